@@ -1,0 +1,126 @@
+package embedded
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	lockFile  = "lock"
+	ownerFile = "owner.json"
+)
+
+// LockedError tells that another process owns a store.
+type LockedError struct {
+	Dir string // the store
+	// PID is the owner's process, 0 if that cannot be told, as when the owner
+	// has only just begun.
+	PID int
+	// Addr is where the owner serves the store, HOST:PORT; empty while it
+	// does not serve.
+	Addr    string
+	Started time.Time // when the owner opened the store
+}
+
+func (e *LockedError) Error() string {
+	who := "another process"
+	if e.PID != 0 {
+		who = fmt.Sprintf("process %d", e.PID)
+	}
+	if e.Addr != "" {
+		who += ", which serves it at " + e.Addr
+	}
+	return fmt.Sprintf("open registry store %s: in use by %s", e.Dir, who)
+}
+
+// owner is what owner.json holds. The lock is what counts; the file only tells
+// others whom to ask.
+type owner struct {
+	PID     int       `json:"pid"`
+	Addr    string    `json:"addr,omitempty"`
+	Started time.Time `json:"started"`
+}
+
+// acquire takes the store's lock. The kernel drops it when the process ends,
+// however that happens.
+func (s *Server) acquire() error {
+	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("open registry store %s: %w", s.dir, err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errors.Join(lockedBy(s.dir), f.Close())
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("lock registry store %s: %w", s.dir, err), f.Close())
+	}
+	s.lock = f
+	if err := s.announce(""); err != nil {
+		return errors.Join(err, s.release())
+	}
+	return nil
+}
+
+// release lets go of the lock, the owner's note first: between the two the
+// store has an owner that nobody can name, never a note without an owner.
+func (s *Server) release() error {
+	err := os.Remove(filepath.Join(s.dir, ownerFile))
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+// announce writes the owner's note, with the address where the store is served.
+func (s *Server) announce(addr string) error {
+	note := s.owner
+	note.Addr = addr
+	text, err := json.Marshal(note)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.dir, ownerFile)
+	temporary := path + ".new"
+	err = os.WriteFile(temporary, text, 0o600)
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
+		return fmt.Errorf("note the owner of registry store %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// lockedBy reads the owner's note. A note whose process is gone is one that a
+// killed owner left behind and the new one has not replaced yet.
+func lockedBy(dir string) *LockedError {
+	locked := &LockedError{Dir: dir}
+	text, err := os.ReadFile(filepath.Join(dir, ownerFile))
+	if err != nil {
+		return locked
+	}
+	note, err := parseOwner(text)
+	if err != nil || errors.Is(unix.Kill(note.PID, 0), unix.ESRCH) {
+		return locked
+	}
+	locked.PID, locked.Addr, locked.Started = note.PID, note.Addr, note.Started
+	return locked
+}
+
+func parseOwner(text []byte) (owner, error) {
+	var note owner
+	if err := json.Unmarshal(text, &note); err != nil {
+		return owner{}, err
+	}
+	if note.PID <= 0 {
+		return owner{}, fmt.Errorf("process %d", note.PID)
+	}
+	return note, nil
+}
