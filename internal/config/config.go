@@ -1,0 +1,225 @@
+// Package config reads a Compose file into validated values.
+//
+// A project is what one Compose file describes: services, volumes and networks
+// under one name. A service is one program, run from one image. The edge is
+// the service that people's browsers reach and that passes requests on; a
+// backend is a service that the edge passes them to, at the place where it
+// listens. A route says which requests. A recipe is the file that says how the
+// service's image is built. A warning names a key of the Compose file that is
+// not honoured.
+//
+// The file's format is the Compose specification
+// (https://github.com/compose-spec/compose-spec); what it has no word for
+// stands under x-bareboat, which is decoded strictly:
+//
+//	x-bareboat:                      # of the project
+//	  registry: HOST[:PORT][/PATH]   # where images are pushed to
+//
+//	services:
+//	  NAME:
+//	    x-bareboat:
+//	      recipe: PATH               # how `bareboat build NAME` builds the image
+//	      edge:                      # this service is the edge; at most one is
+//	        port: 8080               # where people reach it
+//	        address: 127.0.0.1       # optional: all addresses without it
+//	      listen:                    # a backend: where the edge reaches it, one of
+//	        socket: /run/x/{release}.sock  # a unix socket per release, in a volume that the edge mounts too
+//	        port: 8080                     # a TCP port, published on a loopback port leased per release
+//	        env: X_LISTEN            # optional: variable that tells the program, "unix:/run/x/7.sock" or ":8080"
+//	      route:                     # optional: which requests reach the backend
+//	        hosts: [chat.example]    # all hosts without it
+//	        path: /                  # below this path
+//
+// Every pod is told BAREBOAT_RELEASE and BAREBOAT_REVISION in its environment.
+package config
+
+import (
+	"time"
+
+	"bareboat/internal/oci"
+)
+
+// ReleaseMark stands in a socket's path for the number of the release.
+const ReleaseMark = "{release}"
+
+// DefaultPort is where the edge is reached when the file names no port.
+const DefaultPort = 8080
+
+// Project is a Compose file, read and validated.
+type Project struct {
+	Name     string
+	Dir      string    // absolute; relative paths of the file are below it
+	Files    []string  // absolute; later files override earlier ones
+	Registry string    // HOST[:PORT][/PATH]; empty when the file names none
+	Services []Service // dependencies first, then by name
+	Volumes  []Volume  // by key
+	Networks []Network // by key; only those that a service uses
+	Warnings []string  // one line each
+}
+
+// Service is the one with this name.
+func (p *Project) Service(name string) (Service, bool) {
+	for _, s := range p.Services {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Service{}, false
+}
+
+// Edge is the service that is the edge.
+func (p *Project) Edge() (Service, bool) {
+	for _, s := range p.Services {
+		if s.Edge != nil {
+			return s, true
+		}
+	}
+	return Service{}, false
+}
+
+// Service is one program of a project. Empty fields leave what the image says.
+type Service struct {
+	Name   string
+	Image  oci.Reference // has a tag or a digest
+	Recipe string        // absolute path; empty when the image is not built here
+
+	Edge   *Edge   // set on the edge
+	Listen *Listen // set on a backend
+	Route  Route   // of a backend
+
+	Entrypoint []string
+	Command    []string
+	Env        map[string]string
+	User       string
+	WorkDir    string
+	Hostname   string
+	Labels     map[string]string
+	Init       bool
+
+	Mounts   []Mount
+	ReadOnly bool // read-only root
+
+	NetworkMode NetworkMode
+	Networks    []Attachment // of NetworkBridge
+	Ports       []Port
+
+	CapAdd     []string // without CAP_
+	CapDrop    []string // ALL unless the file says otherwise
+	Privileges bool     // may gain privileges by setuid; not unless the file says so
+	Limits     Limits
+
+	Health     *Health
+	StopGrace  time.Duration // from the stop signal to the kill
+	StopSignal string
+	Restart    string // no, on-failure[:N], always, unless-stopped
+	DependsOn  []string
+	Order      Order
+}
+
+// Edge says where people reach the project.
+type Edge struct {
+	Address string // empty is all addresses
+	Port    uint16
+}
+
+// Listen says where the edge reaches a backend: a socket or a port.
+type Listen struct {
+	Socket     string // path in the service's container, with ReleaseMark
+	EdgeSocket string // the same socket's path in the edge's container
+	Port       uint16 // in the service's container
+	Env        string // variable that tells the program; empty is none
+}
+
+// Route says which requests reach a backend.
+type Route struct {
+	Hosts []string // empty is all
+	Path  string   // starts with a slash
+}
+
+// MountKind says what a mount brings in.
+type MountKind string
+
+// The kinds of mounts.
+const (
+	MountVolume MountKind = "volume" // a named volume
+	MountBind   MountKind = "bind"   // a path of the host
+	MountTmpfs  MountKind = "tmpfs"
+)
+
+// Mount brings a volume, a path of the host or a tmpfs into a container.
+type Mount struct {
+	Kind     MountKind
+	Source   string // name of the volume in Podman, or absolute path of the host
+	Target   string
+	ReadOnly bool
+	Size     int64  // bytes, tmpfs only; zero is no limit of its own
+	Mode     uint32 // permissions, tmpfs only; zero is the default
+}
+
+// NetworkMode is how a service reaches others.
+type NetworkMode string
+
+// The network modes.
+const (
+	NetworkNone   NetworkMode = "none"   // only a loopback of its own
+	NetworkHost   NetworkMode = "host"   // the host's
+	NetworkBridge NetworkMode = "bridge" // the project's networks
+)
+
+// Attachment joins a service to a network.
+type Attachment struct {
+	Network string // its name in Podman
+	Aliases []string
+}
+
+// Port publishes a container's port on the host.
+type Port struct {
+	HostIP    string // empty is all addresses
+	Host      uint16 // zero lets Podman choose
+	Container uint16
+	Protocol  string // tcp or udp
+}
+
+// Limits bound what a service takes; zero is no limit.
+type Limits struct {
+	Memory int64 // bytes
+	CPUs   float64
+	PIDs   int64
+}
+
+// Health is how a service is asked whether it is well.
+type Health struct {
+	Test        []string // CMD, CMD-SHELL or NONE first
+	Interval    time.Duration
+	Timeout     time.Duration
+	StartPeriod time.Duration
+	Retries     int
+}
+
+// Order says which of an old and a new container is there first.
+type Order string
+
+// The orders of deploy.update_config.order. OrderDefault leaves it to the
+// release: start first, unless both cannot run at once.
+const (
+	OrderDefault    Order = ""
+	OrderStartFirst Order = "start-first"
+	OrderStopFirst  Order = "stop-first"
+)
+
+// Volume is a named volume.
+type Volume struct {
+	Key      string // in the Compose file
+	Name     string // in Podman
+	External bool   // not ours: neither made nor removed
+	Labels   map[string]string
+}
+
+// Network is a network that services share.
+type Network struct {
+	Key      string // in the Compose file
+	Name     string // in Podman
+	External bool   // not ours: neither made nor removed
+	Internal bool   // no way out
+	Labels   map[string]string
+}

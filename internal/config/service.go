@@ -1,0 +1,225 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+// What Compose takes where a file says nothing.
+const (
+	defaultGrace          = 10 * time.Second
+	defaultHealthInterval = 30 * time.Second
+	defaultHealthTimeout  = 30 * time.Second
+	defaultHealthRetries  = 3
+)
+
+// service turns the library's service into ours.
+func service(p *types.Project, in types.ServiceConfig) (Service, error) {
+	ext, err := decodeService(in.Extensions[extensionKey])
+	if err != nil {
+		return Service{}, err
+	}
+	s := Service{
+		Name:       in.Name,
+		Edge:       ext.edge,
+		Listen:     ext.listen,
+		Entrypoint: in.Entrypoint,
+		Command:    in.Command,
+		Env:        environment(in.Environment),
+		User:       in.User,
+		WorkDir:    in.WorkingDir,
+		Hostname:   in.Hostname,
+		Labels:     in.Labels,
+		Init:       in.Init != nil && *in.Init,
+		ReadOnly:   in.ReadOnly,
+		CapAdd:     capabilities(in.CapAdd),
+		CapDrop:    capabilities(in.CapDrop),
+		Privileges: privileges(in.SecurityOpt),
+		Limits:     limits(in),
+		StopGrace:  duration(in.StopGracePeriod, defaultGrace),
+		StopSignal: in.StopSignal,
+	}
+	if len(s.CapDrop) == 0 {
+		s.CapDrop = []string{"ALL"}
+	}
+	if ext.recipe != "" {
+		s.Recipe = filepath.Join(p.WorkingDir, ext.recipe)
+		if filepath.IsAbs(ext.recipe) {
+			s.Recipe = ext.recipe
+		}
+	}
+	for _, dep := range slices.Sorted(maps.Keys(in.DependsOn)) {
+		if _, enabled := p.Services[dep]; enabled {
+			s.DependsOn = append(s.DependsOn, dep)
+		}
+	}
+	for _, step := range []func() error{
+		func() (err error) { s.Image, err = imageOf(p.Name, in, s.Recipe != ""); return },
+		func() (err error) { s.Mounts, err = mounts(p, in); return },
+		func() (err error) { s.Ports, err = ports(in.Ports); return },
+		func() (err error) { s.Health, err = health(in.HealthCheck); return },
+		func() (err error) { s.Restart, err = restart(in.Restart); return },
+		func() (err error) { s.Order, err = order(in.Deploy); return },
+		func() error { return s.attach(p, in) },
+		func() error { return s.place(ext) },
+	} {
+		if err := step(); err != nil {
+			return Service{}, err
+		}
+	}
+	return s, nil
+}
+
+func environment(in types.MappingWithEquals) map[string]string {
+	out := map[string]string{}
+	for k, v := range in {
+		if v != nil { // a variable passed on that is not set stays unset
+			out[k] = *v
+		}
+	}
+	return out
+}
+
+func capabilities(in []string) []string {
+	var out []string
+	for _, c := range in {
+		out = append(out, strings.TrimPrefix(strings.ToUpper(c), "CAP_"))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// The spellings of security_opt that have an effect.
+var (
+	noNewPrivileges   = []string{"no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"}
+	mayGainPrivileges = []string{"no-new-privileges:false", "no-new-privileges=false"}
+)
+
+func privileges(options []string) bool {
+	return slices.ContainsFunc(options, func(o string) bool { return slices.Contains(mayGainPrivileges, o) })
+}
+
+func limits(in types.ServiceConfig) Limits {
+	l := Limits{Memory: int64(in.MemLimit), CPUs: float64(in.CPUS), PIDs: in.PidsLimit}
+	if in.Deploy != nil && in.Deploy.Resources.Limits != nil {
+		d := in.Deploy.Resources.Limits
+		l.Memory = cmp.Or(int64(d.MemoryBytes), l.Memory)
+		l.CPUs = cmp.Or(float64(d.NanoCPUs), l.CPUs)
+		l.PIDs = cmp.Or(d.Pids, l.PIDs)
+	}
+	return l
+}
+
+func duration(d *types.Duration, fallback time.Duration) time.Duration {
+	if d == nil {
+		return fallback
+	}
+	return time.Duration(*d)
+}
+
+func health(in *types.HealthCheckConfig) (*Health, error) {
+	if in == nil {
+		return nil, nil
+	}
+	if in.Disable || len(in.Test) > 0 && in.Test[0] == "NONE" {
+		return &Health{Test: []string{"NONE"}}, nil
+	}
+	if len(in.Test) < 2 {
+		return nil, &keyError{"healthcheck.test", errors.New("names no command")}
+	}
+	h := &Health{
+		Test:        in.Test,
+		Interval:    duration(in.Interval, defaultHealthInterval),
+		Timeout:     duration(in.Timeout, defaultHealthTimeout),
+		StartPeriod: duration(in.StartPeriod, 0),
+		Retries:     defaultHealthRetries,
+	}
+	if in.Retries != nil {
+		h.Retries = int(min(*in.Retries, 1<<20))
+	}
+	return h, nil
+}
+
+func restart(policy string) (string, error) {
+	name, times, counted := strings.Cut(policy, ":")
+	switch {
+	case policy == "":
+		return "no", nil
+	case counted && name == "on-failure":
+		if _, err := strconv.ParseUint(times, 10, 16); err == nil {
+			return policy, nil
+		}
+	case slices.Contains([]string{"no", "always", "on-failure", "unless-stopped"}, policy):
+		return policy, nil
+	}
+	return "", &keyError{"restart", fmt.Errorf("%q is none of no, always, on-failure[:N], unless-stopped", policy)}
+}
+
+func order(d *types.DeployConfig) (Order, error) {
+	if d == nil || d.UpdateConfig == nil {
+		return OrderDefault, nil
+	}
+	switch o := Order(d.UpdateConfig.Order); o {
+	case OrderDefault, OrderStartFirst, OrderStopFirst:
+		return o, nil
+	}
+	return "", &keyError{"deploy.update_config.order", fmt.Errorf("%q is neither %s nor %s", d.UpdateConfig.Order, OrderStartFirst, OrderStopFirst)}
+}
+
+// attach sets the network.
+func (s *Service) attach(p *types.Project, in types.ServiceConfig) error {
+	switch in.NetworkMode {
+	case "none":
+		s.NetworkMode = NetworkNone
+	case "host":
+		s.NetworkMode = NetworkHost
+	case "":
+		s.NetworkMode = NetworkBridge
+		for _, key := range in.NetworksByPriority() {
+			a := Attachment{Network: p.Networks[key].Name, Aliases: []string{in.Name}}
+			if n := in.Networks[key]; n != nil {
+				a.Aliases = append(a.Aliases, n.Aliases...)
+			}
+			s.Networks = append(s.Networks, a)
+		}
+	default:
+		return &keyError{"network_mode", fmt.Errorf("%q is not one that bareboat knows: none, host, or networks", in.NetworkMode)}
+	}
+	if s.NetworkMode == NetworkNone && len(s.Ports) > 0 {
+		return &keyError{"ports", errors.New("network_mode: none has no port to publish")}
+	}
+	return nil
+}
+
+// place checks what x-bareboat says about where the service stands.
+func (s *Service) place(e extension) error {
+	if e.route != nil {
+		if e.listen == nil {
+			return &keyError{extensionKey + ".route", errors.New("needs listen beside it")}
+		}
+		s.Route = *e.route
+	}
+	s.Route.Path = cmp.Or(s.Route.Path, "/")
+	if e.listen == nil {
+		return nil
+	}
+	key := extensionKey + ".listen"
+	switch {
+	case e.edge != nil:
+		return &keyError{key, errors.New("the edge cannot be a backend too")}
+	case (e.listen.Socket == "") == (e.listen.Port == 0):
+		return &keyError{key, errors.New("needs either socket or port")}
+	case e.listen.Port != 0 && s.NetworkMode != NetworkBridge:
+		return &keyError{key + ".port", fmt.Errorf("cannot be published with network_mode: %s", s.NetworkMode)}
+	}
+	return nil
+}
