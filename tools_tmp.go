@@ -1,6 +1,7 @@
 package bareboat
 
 import (
+	_ "github.com/bmatcuk/doublestar/v4"
 	_ "github.com/distribution/reference"
 	_ "github.com/opencontainers/go-digest"
 	_ "github.com/opencontainers/image-spec/specs-go/v1"

@@ -1,0 +1,228 @@
+// Package builder turns a recipe into an image.
+//
+// A recipe lists layers, each from one source, and the configuration of the
+// image's containers. Each layer is assembled as a canonical tar by package
+// layer; one commit through the buildah library joins them into an OCI image
+// layout, whose manifest digest is the image's identity; from there it can be
+// put into the local store, which it then shares with Podman and Buildah.
+//
+// The store can only be opened inside a user namespace. A small part of this
+// program runs there, in a process of its own (see Init); all the rest stays
+// outside of it.
+//
+// This package is the only one that imports buildah and containers/storage.
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"bareboat/builder/debian"
+	"bareboat/builder/layer"
+	"bareboat/internal/oci"
+)
+
+// Event tells how far a build is. It is meant for people.
+type Event struct {
+	Image string // name of the image, as the caller gave it
+	Step  string // "layer app", "commit", "store"
+	Note  string // what came of it: a size, a warning
+	Warn  bool
+}
+
+// Builder builds images and knows the local store. The zero value works with
+// the user's own cache and store.
+type Builder struct {
+	// Cache is the folder of what may be thrown away and made again: packages,
+	// finished images. Default: bareboat in the user's cache folder.
+	Cache string
+	// Root and RunRoot choose another store, as in Podman and Buildah.
+	Root, RunRoot string
+	// Mirrors of the Debian archive; default: those of the host.
+	Mirrors debian.Mirrors
+	// Locked makes it an error when what a lock pins is no longer to be had.
+	Locked bool
+	// Platform of the images; default the host's.
+	Platform Platform
+	// Epoch is the time of files and history, in seconds since 1970.
+	Epoch int64
+	// Notify, where set, is told how far a build is; from one goroutine.
+	Notify func(Event)
+}
+
+// Built is a finished image and what there is to know of it.
+type Built struct {
+	oci.Image
+	Recipe *Recipe
+}
+
+// Build makes the image of a recipe and puts it into the user's cache as an
+// OCI image layout. tree is the folder that the recipe's files may not leave,
+// usually the project's. The result depends on recipe, lock, files, toolchain
+// and Epoch alone. An interrupted build leaves nothing that a later one would
+// take for finished.
+func (b *Builder) Build(ctx context.Context, r *Recipe, tree string, name oci.Reference) (*Built, error) {
+	cache, err := b.cache()
+	if err != nil {
+		return nil, err
+	}
+	work, err := os.MkdirTemp(mkdir(cache, "work"), "build-")
+	if err != nil {
+		return nil, fmt.Errorf("build %s: %w", name, err)
+	}
+	defer os.RemoveAll(work)
+	img, err := b.build(ctx, r, tree, name, work)
+	if err != nil {
+		return nil, fmt.Errorf("build %s: %w", name, err)
+	}
+	return &Built{Image: img, Recipe: r}, nil
+}
+
+func (b *Builder) build(ctx context.Context, r *Recipe, tree string, name oci.Reference, work string) (oci.Image, error) {
+	tell := func(step, format string, args ...any) {
+		b.notify(Event{Image: name.Name(), Step: step, Note: fmt.Sprintf(format, args...)})
+	}
+	layers, err := b.layers(ctx, r, tree, work, tell)
+	if err != nil {
+		return oci.Image{}, err
+	}
+	req := commitRequest{
+		Base: r.Base, Config: r.Config, Platform: b.platform(), Epoch: b.Epoch,
+		Layout: filepath.Join(work, "layout"),
+	}
+	for i, l := range layers {
+		t, err := writeTar(filepath.Join(work, fmt.Sprintf("layer-%03d.tar", i)), l, b.Epoch)
+		if err != nil {
+			return oci.Image{}, fmt.Errorf("layer %s: %w", l.Name, err)
+		}
+		tell("layer "+l.Name, "%s", humanSize(t.Size))
+		req.Layers = append(req.Layers, t)
+	}
+	var done commitResult
+	if err := b.inStore(ctx, "commit", req, &done); err != nil {
+		return oci.Image{}, err
+	}
+	layout, err := b.keep(req.Layout, done.Digest)
+	if err != nil {
+		return oci.Image{}, err
+	}
+	tell("commit", "%s", done.Digest)
+	return oci.Image{Name: name, Layout: layout, Digest: done.Digest}, nil
+}
+
+// keep moves a finished layout to where it is found by its digest. Layouts
+// never change, so one that is there already is the same.
+func (b *Builder) keep(layout string, d oci.Digest) (string, error) {
+	cache, err := b.cache()
+	if err != nil {
+		return "", err
+	}
+	dest := filepath.Join(mkdir(cache, "images"), d.Encoded())
+	if err := os.Rename(layout, dest); err != nil && !isThere(dest) {
+		return "", err
+	}
+	now := time.Now()
+	if err := os.Chtimes(dest, now, now); err != nil {
+		return "", err
+	}
+	return dest, forgetOld(filepath.Dir(dest), now.Add(-keepLayouts))
+}
+
+// keepLayouts is how long a finished layout that nobody asks for is kept.
+const keepLayouts = 7 * 24 * time.Hour
+
+func forgetOld(dir string, before time.Time) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !info.ModTime().Before(before) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isThere(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// tarFile is an assembled layer.
+type tarFile struct {
+	Path      string
+	CreatedBy string
+	DiffID    oci.Digest
+	Size      int64 // bytes
+}
+
+func writeTar(path string, l layer.Layer, epoch int64) (t tarFile, err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return tarFile{}, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	sum := digest.Canonical.Digester()
+	if err := layer.WriteTar(io.MultiWriter(f, sum.Hash()), l.Files, time.Unix(epoch, 0).UTC()); err != nil {
+		return tarFile{}, err
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	return tarFile{Path: path, CreatedBy: l.CreatedBy, DiffID: sum.Digest(), Size: size}, err
+}
+
+func (b *Builder) notify(e Event) {
+	if b.Notify != nil {
+		b.Notify(e)
+	}
+}
+
+func (b *Builder) platform() Platform {
+	if b.Platform == (Platform{}) {
+		return HostPlatform()
+	}
+	return b.Platform
+}
+
+func (b *Builder) cache() (string, error) {
+	if b.Cache != "" {
+		return b.Cache, os.MkdirAll(b.Cache, 0o700)
+	}
+	base, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the cache folder: %w", err)
+	}
+	dir := filepath.Join(base, "bareboat")
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// mkdir gives a folder below the cache. That it cannot be made shows when
+// something is put into it.
+func mkdir(cache, name string) string {
+	dir := filepath.Join(cache, name)
+	_ = os.Mkdir(dir, 0o700)
+	return dir
+}
+
+// humanSize is a size in bytes as people read it, in powers of ten.
+func humanSize(n int64) string {
+	units := []string{"B", "kB", "MB", "GB"}
+	size, i := float64(n), 0
+	for size >= 1000 && i < len(units)-1 {
+		size, i = size/1000, i+1
+	}
+	s := fmt.Sprintf("%.1f", size)
+	return strings.TrimSuffix(s, ".0") + " " + units[i]
+}

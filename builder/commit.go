@@ -1,0 +1,279 @@
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containers/buildah"
+	"github.com/containers/buildah/define"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/image/v5/copy"
+	"go.podman.io/image/v5/image"
+	"go.podman.io/image/v5/oci/layout"
+	"go.podman.io/image/v5/signature"
+	is "go.podman.io/image/v5/storage"
+	"go.podman.io/image/v5/types"
+	"go.podman.io/storage"
+	"go.podman.io/storage/pkg/archive"
+
+	"bareboat/internal/oci"
+)
+
+// What is in this file runs in the store's process, see store.go.
+
+type commitRequest struct {
+	Base     string
+	Layers   []tarFile
+	Config   Config
+	Platform Platform
+	Epoch    int64
+	Layout   string // where to write the image
+}
+
+type commitResult struct {
+	Digest oci.Digest
+}
+
+// commit joins the layers in one step. No working container is mounted and
+// nothing is added through buildah, which would let the host's umask in; the
+// tars go in as they are, so that DiffIDs are the digests of our own bytes.
+// OCI layout is the destination, since the store keeps layers uncompressed and
+// would so give the image another digest than a registry.
+func commit(ctx context.Context, store storage.Store, r commitRequest) (commitResult, error) {
+	sys, err := systemContext(filepath.Dir(r.Layout))
+	if err != nil {
+		return commitResult{}, err
+	}
+	b, err := buildah.NewBuilder(ctx, store, buildah.BuilderOptions{
+		FromImage:     r.Base,
+		PullPolicy:    define.PullIfMissing,
+		SystemContext: sys,
+		Format:        define.OCIv1ImageManifest,
+		Isolation:     define.IsolationChroot,
+	})
+	if err != nil {
+		return commitResult{}, fmt.Errorf("start from %s: %w", r.Base, err)
+	}
+	defer func() { _ = b.Delete() }()
+	if err := configure(b, r.Config, r.Platform); err != nil {
+		return commitResult{}, err
+	}
+	dest, err := layout.NewReference(r.Layout, "")
+	if err != nil {
+		return commitResult{}, err
+	}
+	_, _, digest, err := b.Commit(ctx, dest, commitOptions(r, sys))
+	if err != nil {
+		return commitResult{}, fmt.Errorf("commit: %w", err)
+	}
+	return commitResult{Digest: digest}, nil
+}
+
+// commitOptions fills in buildah's options; it is the only place that does.
+func commitOptions(r commitRequest, sys *types.SystemContext) buildah.CommitOptions {
+	epoch := time.Unix(r.Epoch, 0).UTC()
+	opts := buildah.CommitOptions{
+		PreferredManifestType: define.OCIv1ImageManifest,
+		Compression:           archive.Gzip,
+		SystemContext:         sys,
+		SignaturePolicyPath:   sys.SignaturePolicyPath,
+		SourceDateEpoch:       &epoch,
+		OmitLayerHistoryEntry: true,
+		CreatedAnnotation:     types.OptionalBoolFalse,
+		UnsetAnnotations:      []string{v1.AnnotationBaseImageName, v1.AnnotationBaseImageDigest},
+	}
+	for _, l := range r.Layers {
+		opts.AppendedLinkedLayers = append(opts.AppendedLinkedLayers, buildah.LinkedLayer{
+			History:  v1.History{Created: &epoch, CreatedBy: l.CreatedBy},
+			BlobPath: l.Path,
+		})
+	}
+	return opts
+}
+
+func configure(b *buildah.Builder, c Config, p Platform) error {
+	b.SetOS(p.OS)
+	b.SetArchitecture(p.Arch)
+	b.UnsetLabel(buildah.BuilderIdentityAnnotation)
+	if c.Entrypoint != nil {
+		b.SetEntrypoint(c.Entrypoint)
+		b.SetCmd(nil)
+	}
+	if c.Cmd != nil {
+		b.SetCmd(c.Cmd)
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
+		b.SetEnv(k, c.Env[k])
+	}
+	if c.User != "" {
+		b.SetUser(c.User)
+	}
+	for _, port := range c.Ports {
+		if !strings.Contains(port, "/") {
+			port += "/tcp"
+		}
+		b.SetPort(port)
+	}
+	for _, v := range c.Volumes {
+		b.AddVolume(v)
+	}
+	if c.WorkDir != "" {
+		b.SetWorkDir(c.WorkDir)
+	}
+	if c.StopSignal != "" {
+		b.SetStopSignal(c.StopSignal)
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Labels)) {
+		b.SetLabel(k, c.Labels[k])
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Annotations)) {
+		b.SetAnnotation(k, c.Annotations[k])
+	}
+	return nil
+}
+
+type addRequest struct{ Layout, Name string }
+
+// add copies the only image of a layout into the store.
+func add(ctx context.Context, store storage.Store, r addRequest) (string, error) {
+	dir, err := os.MkdirTemp("", "bareboat-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	sys, err := systemContext(dir)
+	if err != nil {
+		return "", err
+	}
+	src, err := layout.ParseReference(r.Layout)
+	if err != nil {
+		return "", err
+	}
+	dest, err := is.Transport.ParseStoreReference(store, r.Name)
+	if err != nil {
+		return "", err
+	}
+	policy, err := signature.DefaultPolicy(sys)
+	if err != nil {
+		return "", err
+	}
+	pc, err := signature.NewPolicyContext(policy)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = pc.Destroy() }()
+	if _, err := copy.Image(ctx, pc, dest, src, &copy.Options{
+		SourceCtx: sys, DestinationCtx: sys, PreserveDigests: true,
+	}); err != nil {
+		return "", err
+	}
+	_, img, err := is.ResolveReference(dest)
+	if err != nil {
+		return "", err
+	}
+	return img.ID, nil
+}
+
+func list(ctx context.Context, store storage.Store) ([]Stored, error) {
+	all, err := store.Images()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Stored, 0, len(all))
+	for _, img := range all {
+		size, err := store.ImageSize(img.ID)
+		if err != nil {
+			return nil, fmt.Errorf("size of %s: %w", img.ID, err)
+		}
+		out = append(out, Stored{ID: img.ID, Names: img.Names, Digest: img.Digest, Created: img.Created, Size: size})
+	}
+	slices.SortStableFunc(out, func(a, b Stored) int { return b.Created.Compare(a.Created) })
+	return out, nil
+}
+
+// inspect gives nil where there is no such image.
+func inspect(ctx context.Context, store storage.Store, name string) (*Stored, error) {
+	img, err := find(store, name)
+	if err != nil || img == nil {
+		return nil, err
+	}
+	size, err := store.ImageSize(img.ID)
+	if err != nil {
+		return nil, err
+	}
+	ref, err := is.Transport.NewStoreReference(store, nil, img.ID)
+	if err != nil {
+		return nil, err
+	}
+	sys := &types.SystemContext{}
+	src, err := ref.NewImageSource(ctx, sys)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	parsed, err := image.FromUnparsedImage(ctx, sys, image.UnparsedInstance(src, nil))
+	if err != nil {
+		return nil, err
+	}
+	config, err := parsed.OCIConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &Stored{ID: img.ID, Names: img.Names, Digest: img.Digest, Created: img.Created, Size: size, Config: config}
+	for _, l := range parsed.LayerInfos() {
+		s.Layers = append(s.Layers, oci.Descriptor{MediaType: l.MediaType, Digest: l.Digest, Size: l.Size})
+	}
+	return s, nil
+}
+
+// find looks a name up as people give it: an ID or its beginning, a whole
+// reference, or a short name of an image that was built here.
+func find(store storage.Store, name string) (*storage.Image, error) {
+	candidates := []string{name}
+	for _, parse := range []func(string) (oci.Reference, error){oci.ParseLocal, oci.ParseReference} {
+		if ref, err := parse(name); err == nil {
+			candidates = append(candidates, ref.String())
+			if ref.Tag == "" && ref.Digest == "" {
+				candidates = append(candidates, ref.WithTag("latest").String())
+			}
+		}
+	}
+	for _, c := range candidates {
+		img, err := store.Image(c)
+		if err == nil {
+			return img, nil
+		}
+		if !errors.Is(err, storage.ErrImageUnknown) {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// systemContext has a signature policy of its own in dir: what is written here
+// was made here, and a machine without Podman has no policy file.
+func systemContext(dir string) (*types.SystemContext, error) {
+	text, err := json.Marshal(map[string]any{"default": []any{map[string]string{"type": "insecureAcceptAnything"}}})
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "policy.json")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		return nil, err
+	}
+	return &types.SystemContext{SignaturePolicyPath: path, BigFilesTemporaryDir: dir}, nil
+}
+
+func withSignals() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+}

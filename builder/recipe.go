@@ -1,0 +1,210 @@
+package builder
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"bareboat/builder/debian"
+)
+
+// LockName is the file beside a recipe that pins its Debian packages.
+const LockName = "image.lock"
+
+// ErrRecipe is what every error about the text of a recipe wraps.
+var ErrRecipe = errors.New("invalid recipe")
+
+// Recipe says what an image is made of: layers from the bottom up, and the
+// configuration of its containers. All paths in it are relative to its folder.
+type Recipe struct {
+	// Base is "scratch" (the default) or a reference pinned by digest.
+	Base   string      `yaml:"base"`
+	Layers []LayerSpec `yaml:"layers"`
+	Config Config      `yaml:"config"`
+
+	path string // where it was read from
+}
+
+// LayerSpec names one source of files; exactly one of the fields is set.
+type LayerSpec struct {
+	Go           *GoSource           `yaml:"go"`
+	Files        []FileEntry         `yaml:"files"`
+	Accounts     *Accounts           `yaml:"accounts"`
+	Certificates *CertificatesSource `yaml:"certificates"`
+	Timezones    *TimezonesSource    `yaml:"timezones"`
+	Debian       *debian.Request     `yaml:"debian"`
+}
+
+// Config is what the image tells a runtime, in the words of a Compose file.
+type Config struct {
+	Entrypoint  []string          `yaml:"entrypoint"`
+	Cmd         []string          `yaml:"cmd"`
+	Env         map[string]string `yaml:"env"`
+	User        string            `yaml:"user"`
+	Ports       []string          `yaml:"ports"`
+	Volumes     []string          `yaml:"volumes"`
+	WorkDir     string            `yaml:"workdir"`
+	StopSignal  string            `yaml:"stop_signal"`
+	Labels      map[string]string `yaml:"labels"`
+	Annotations map[string]string `yaml:"annotations"`
+	// Healthcheck is not part of an OCI image: it is given to the pod, where
+	// the Compose file says nothing of its own.
+	Healthcheck *Healthcheck `yaml:"healthcheck"`
+}
+
+// Healthcheck is a container's own check, as Compose has it.
+type Healthcheck struct {
+	Test        []string      `yaml:"test"` // CMD or CMD-SHELL first, or NONE
+	Interval    time.Duration `yaml:"interval"`
+	Timeout     time.Duration `yaml:"timeout"`
+	StartPeriod time.Duration `yaml:"start_period"`
+	Retries     int           `yaml:"retries"`
+}
+
+// LoadRecipe reads a recipe strictly: a key that it does not know is an error
+// that names file, line and key. A folder stands for its image.yaml.
+func LoadRecipe(path string) (*Recipe, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path = filepath.Join(path, "image.yaml")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
+	r, err := DecodeRecipe(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w %s: %w", ErrRecipe, path, err)
+	}
+	r.path = path
+	return r, nil
+}
+
+// DecodeRecipe decodes and checks the text of a recipe.
+func DecodeRecipe(text []byte) (*Recipe, error) {
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	var r Recipe
+	if err := d.Decode(&r); errors.Is(err, io.EOF) {
+		return nil, errors.New("the file is empty")
+	} else if err != nil {
+		return nil, plainYAMLError(err)
+	}
+	if err := d.Decode(new(Recipe)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one YAML document")
+	}
+	if r.Base == "" {
+		r.Base = "scratch"
+	}
+	return &r, r.validate()
+}
+
+// Dir is the folder of the recipe; its paths start there.
+func (r *Recipe) Dir() string { return filepath.Dir(r.path) }
+
+// Path is the file that the recipe was read from.
+func (r *Recipe) Path() string { return r.path }
+
+// LockPath is the file that pins the recipe's Debian packages.
+func (r *Recipe) LockPath() string { return filepath.Join(r.Dir(), LockName) }
+
+func (r *Recipe) validate() error {
+	if r.Base != "scratch" && !strings.Contains(r.Base, "@sha256:") {
+		return fmt.Errorf("base: %q is not pinned: give it as NAME@sha256:… (an image is a function of its content)", r.Base)
+	}
+	if len(r.Layers) == 0 {
+		return errors.New("layers: none given")
+	}
+	for i, l := range r.Layers {
+		if err := l.validate(); err != nil {
+			return fmt.Errorf("layers[%d]: %w", i, err)
+		}
+	}
+	return r.Config.validate()
+}
+
+func (l LayerSpec) validate() error {
+	var kinds []string
+	for kind, set := range map[string]bool{
+		"go": l.Go != nil, "files": l.Files != nil, "accounts": l.Accounts != nil,
+		"certificates": l.Certificates != nil, "timezones": l.Timezones != nil, "debian": l.Debian != nil,
+	} {
+		if set {
+			kinds = append(kinds, kind)
+		}
+	}
+	slices.Sort(kinds)
+	switch {
+	case len(kinds) == 0:
+		return errors.New("wants one of go, files, accounts, certificates, timezones, debian")
+	case len(kinds) > 1:
+		return fmt.Errorf("has %s: one layer has one source", strings.Join(kinds, " and "))
+	case l.Go != nil:
+		return l.Go.validate()
+	case l.Files != nil:
+		return validateEntries(l.Files)
+	case l.Accounts != nil:
+		return l.Accounts.validate()
+	}
+	return nil
+}
+
+var (
+	portPattern = regexp.MustCompile(`^[0-9]{1,5}(/(tcp|udp|sctp))?$`)
+	envPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+)
+
+func (c Config) validate() error {
+	for _, p := range c.Ports {
+		if !portPattern.MatchString(p) {
+			return fmt.Errorf("config.ports: %q is not PORT or PORT/tcp|udp|sctp", p)
+		}
+	}
+	for _, v := range append(slices.Clone(c.Volumes), c.WorkDir) {
+		if v != "" && !strings.HasPrefix(v, "/") {
+			return fmt.Errorf("config: %q is not an absolute path", v)
+		}
+	}
+	for k := range c.Env {
+		if !envPattern.MatchString(k) {
+			return fmt.Errorf("config.env: %q is not a variable's name", k)
+		}
+	}
+	if h := c.Healthcheck; h != nil {
+		if len(h.Test) == 0 || !slices.Contains([]string{"CMD", "CMD-SHELL", "NONE"}, h.Test[0]) {
+			return errors.New("config.healthcheck.test: wants CMD, CMD-SHELL or NONE first")
+		}
+	}
+	return nil
+}
+
+var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
+// plainYAMLError says an error of the YAML library in the words of the file.
+func plainYAMLError(err error) error {
+	var te *yaml.TypeError
+	if errors.As(err, &te) {
+		return errors.New(unknownField.ReplaceAllString(strings.Join(te.Errors, "; "), `unknown key "$1"`))
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+}
+
+// Platform is what an image is built for.
+type Platform struct {
+	OS   string
+	Arch string // as Go names it: amd64, arm64
+}
+
+// HostPlatform is linux on the processor that this program runs on.
+func HostPlatform() Platform { return Platform{OS: "linux", Arch: runtime.GOARCH} }
+
+func (p Platform) String() string { return p.OS + "/" + p.Arch }

@@ -1,0 +1,256 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"bareboat/builder/layer"
+)
+
+// GoSource is a main package, compiled to one static binary.
+type GoSource struct {
+	// Package is a path relative to the recipe ("../cmd/chatd"), an import
+	// path of the module that the recipe lies in, or PACKAGE@VERSION of
+	// another one.
+	Package string   `yaml:"package"`
+	Path    string   `yaml:"path"` // of the binary in the image; default usr/bin/NAME
+	Tags    []string `yaml:"tags"`
+	Ldflags string   `yaml:"ldflags"` // beside -s -w -buildid=
+}
+
+// CompileError is what the Go compiler said of a package.
+type CompileError struct {
+	Package string
+	Output  string // what the go command printed
+	Err     error
+}
+
+func (e *CompileError) Error() string {
+	first, _, _ := strings.Cut(strings.TrimSpace(skipPackageLine(e.Output)), "\n")
+	if first == "" {
+		first = e.Err.Error()
+	}
+	return fmt.Sprintf("compile %s: %s", e.Package, first)
+}
+
+func (e *CompileError) Unwrap() error { return e.Err }
+
+// Hint is what the compiler said beyond the first line.
+func (e *CompileError) Hint() string {
+	_, rest, _ := strings.Cut(strings.TrimSpace(skipPackageLine(e.Output)), "\n")
+	return rest
+}
+
+// skipPackageLine leaves out the lines "# PACKAGE" that go build puts first.
+func skipPackageLine(s string) string {
+	var out []string
+	for line := range strings.Lines(s) {
+		if !strings.HasPrefix(line, "# ") && !strings.HasPrefix(line, "go: downloading") {
+			out = append(out, line)
+		}
+	}
+	return strings.Join(out, "")
+}
+
+func (g *GoSource) validate() error {
+	if g.Package == "" {
+		return errors.New("go.package: not given")
+	}
+	if strings.HasPrefix(g.Package, "-") {
+		return fmt.Errorf("go.package: %q is not a package", g.Package)
+	}
+	return nil
+}
+
+// destination is the binary's path in the image.
+func (g *GoSource) destination() string {
+	if g.Path != "" {
+		return cleanPath(g.Path)
+	}
+	pkg, _, _ := strings.Cut(g.Package, "@")
+	return "usr/bin/" + path.Base(path.Clean(pkg))
+}
+
+// compile builds the package for a platform and gives the layer. The binary is
+// written below work. Nothing of the caller's environment that could change it
+// is passed on, and neither the checkout's path nor its revision goes in: the
+// same source and toolchain give the same bytes anywhere.
+func (g *GoSource) compile(ctx context.Context, dir string, p Platform, work string) (layer.Layer, error) {
+	out := filepath.Join(work, "bin")
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return layer.Layer{}, err
+	}
+	binary, err := g.run(ctx, dir, p, out)
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	info, err := os.Stat(binary)
+	if err != nil {
+		return layer.Layer{}, fmt.Errorf("compile %s: it is not a main package: %w", g.Package, err)
+	}
+	dest := g.destination()
+	return layer.Layer{
+		Name:      "go:" + path.Base(dest),
+		CreatedBy: "bareboat go " + g.Package,
+		Files: []layer.File{{
+			Path: dest, Mode: 0o755, Size: info.Size(),
+			Open: func() (io.ReadCloser, error) { return os.Open(binary) },
+		}},
+	}, nil
+}
+
+// run calls the go command and gives the path of the binary.
+func (g *GoSource) run(ctx context.Context, dir string, p Platform, out string) (string, error) {
+	flags := []string{"-trimpath", "-buildvcs=false", "-ldflags=" + strings.TrimSpace("-s -w -buildid= "+g.Ldflags)}
+	if len(g.Tags) > 0 {
+		flags = append(flags, "-tags="+strings.Join(g.Tags, ","))
+	}
+	env, err := goEnv(ctx, dir, p)
+	if err != nil {
+		return "", err
+	}
+	pkg, version, remote := strings.Cut(g.Package, "@")
+	var args []string
+	binary := filepath.Join(out, path.Base(g.destination()))
+	if remote {
+		// `go build` takes no version, and `go install` no place to put the
+		// result but GOPATH.
+		args = append(append([]string{"install"}, flags...), pkg+"@"+version)
+		env = append(env, "GOPATH="+out)
+		binary = filepath.Join(out, "bin", path.Base(majorless(pkg)))
+	} else {
+		args = append(append([]string{"build"}, flags...), "-o", binary, pkg)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Env = dir, env
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Run(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			return "", fmt.Errorf("compile %s: the go command is not in PATH: %w", g.Package, err)
+		}
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		return "", &CompileError{Package: g.Package, Output: said.String(), Err: err}
+	}
+	if remote {
+		return installed(binary, p)
+	}
+	return binary, nil
+}
+
+// installed finds what `go install` made: for another platform it lies one
+// folder deeper.
+func installed(binary string, p Platform) (string, error) {
+	if _, err := os.Stat(binary); err == nil {
+		return binary, nil
+	}
+	return filepath.Join(filepath.Dir(binary), p.OS+"_"+p.Arch, filepath.Base(binary)), nil
+}
+
+var majorSuffix = regexp.MustCompile(`/v[0-9]+$`)
+
+// majorless is an import path without its major version, as `go install`
+// names the binary.
+func majorless(pkg string) string { return majorSuffix.ReplaceAllString(pkg, "") }
+
+// goEnv is the environment of the go command: where its caches and proxies
+// are, and fixed values for all that could change the result.
+func goEnv(ctx context.Context, dir string, p Platform) ([]string, error) {
+	var env []string
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		if !changesResult(name) {
+			env = append(env, kv)
+		}
+	}
+	// An empty GOFLAGS would let the one of the user's go/env file through.
+	env = append(env, "GOWORK=off", "GOFLAGS=-trimpath")
+	said, err := goOutput(ctx, dir, append(env, "GOTOOLCHAIN=local"), "env", "GOMODCACHE", "GOMOD", "GOVERSION")
+	if err != nil {
+		return nil, err
+	}
+	facts := strings.Split(strings.TrimSpace(said), "\n")
+	if len(facts) != 3 {
+		return nil, fmt.Errorf("run go env: unexpected answer %q", said)
+	}
+	env = append(env, "GOMODCACHE="+facts[0], "GOOS="+p.OS, "GOARCH="+p.Arch, "CGO_ENABLED=0",
+		"GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=")
+	wanted := toolchain(facts[1])
+	if wanted == "" || wanted == facts[2] {
+		return append(env, "GOTOOLCHAIN=local"), nil
+	}
+	env = append(env, "GOTOOLCHAIN="+wanted)
+	if _, err := goOutput(ctx, dir, env, "version"); err != nil {
+		return nil, &ToolchainError{Wanted: wanted, Have: facts[2], Mod: facts[1], Err: err}
+	}
+	return env, nil
+}
+
+// ToolchainError says that the toolchain that go.mod names is not to be had.
+type ToolchainError struct {
+	Wanted, Have string // "go1.26.8"
+	Mod          string // path of go.mod
+	Err          error
+}
+
+func (e *ToolchainError) Error() string {
+	return fmt.Sprintf("compile with %s, which %s names: %v", e.Wanted, e.Mod, e.Err)
+}
+
+func (e *ToolchainError) Unwrap() error { return e.Err }
+
+// Hint tells how to go on.
+func (e *ToolchainError) Hint() string {
+	return fmt.Sprintf("install %s, let the go command fetch it (GOPROXY), or accept another digest: go mod edit -toolchain=%s", e.Wanted, e.Have)
+}
+
+func goOutput(ctx context.Context, dir string, env []string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Env = dir, env
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	said, err := cmd.Output()
+	if err != nil {
+		first, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
+		return "", fmt.Errorf("run go %s: %w: %s", args[0], err, first)
+	}
+	return string(said), nil
+}
+
+// changesResult names the variables that are not passed on: those that would
+// change the binary.
+func changesResult(name string) bool {
+	switch name {
+	case "GOFLAGS", "GOOS", "GOARCH", "GOAMD64", "GOARM64", "GOARM", "GO386", "GOEXPERIMENT", "GODEBUG",
+		"GOWORK", "GOTOOLCHAIN", "GOFIPS140", "GOMODCACHE":
+		return true
+	}
+	return strings.HasPrefix(name, "CGO_")
+}
+
+var toolchainLine = regexp.MustCompile(`(?m)^toolchain\s+(go\S+)`)
+
+// toolchain is the one that the go.mod file names. The compiler is part of
+// what a binary is made of, so exactly that one is used; where the file names
+// none, it is the one at hand.
+func toolchain(gomod string) string {
+	text, err := os.ReadFile(gomod)
+	if err != nil {
+		return ""
+	}
+	if m := toolchainLine.FindSubmatch(text); m != nil {
+		return string(m[1])
+	}
+	return ""
+}
