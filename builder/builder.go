@@ -54,7 +54,8 @@ type Builder struct {
 	Platform Platform
 	// Epoch is the time of files and history, in seconds since 1970.
 	Epoch int64
-	// Notify, where set, is told how far a build is; from one goroutine.
+	// Notify, where set, is told how far a build is. It may be called from
+	// several goroutines.
 	Notify func(Event)
 }
 
@@ -87,10 +88,13 @@ func (b *Builder) Build(ctx context.Context, r *Recipe, tree string, name oci.Re
 }
 
 func (b *Builder) build(ctx context.Context, r *Recipe, tree string, name oci.Reference, work string) (oci.Image, error) {
-	tell := func(step, format string, args ...any) {
-		b.notify(Event{Image: name.Name(), Step: step, Note: fmt.Sprintf(format, args...)})
+	say := func(warn bool) teller {
+		return func(step, format string, args ...any) {
+			b.notify(Event{Image: name.Name(), Step: step, Note: fmt.Sprintf(format, args...), Warn: warn})
+		}
 	}
-	layers, err := b.layers(ctx, r, tree, work, tell)
+	tell := say(false)
+	layers, err := b.layers(ctx, r, tree, work, tell, say(true))
 	if err != nil {
 		return oci.Image{}, err
 	}
@@ -103,7 +107,7 @@ func (b *Builder) build(ctx context.Context, r *Recipe, tree string, name oci.Re
 		if err != nil {
 			return oci.Image{}, fmt.Errorf("layer %s: %w", l.Name, err)
 		}
-		tell("layer "+l.Name, "%s", humanSize(t.Size))
+		tell("layer "+l.Name, "%s", HumanSize(t.Size))
 		req.Layers = append(req.Layers, t)
 	}
 	var done commitResult
@@ -216,8 +220,8 @@ func mkdir(cache, name string) string {
 	return dir
 }
 
-// humanSize is a size in bytes as people read it, in powers of ten.
-func humanSize(n int64) string {
+// HumanSize is a size in bytes as people read it, in powers of ten.
+func HumanSize(n int64) string {
 	units := []string{"B", "kB", "MB", "GB"}
 	size, i := float64(n), 0
 	for size >= 1000 && i < len(units)-1 {

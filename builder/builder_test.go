@@ -206,10 +206,10 @@ func TestBuildErrors(t *testing.T) {
 	}{
 		"does not compile": {map[string]string{"cmd/hello/m.go": "package main\n\nfunc main() { ahoy() }\n"}, "undefined: ahoy"},
 		"missing package":  {map[string]string{"image/image.yaml": "layers: [{go: {package: ../cmd/nobody}}]"}, "nobody"},
-		"not main":         {map[string]string{"cmd/hello/m.go": "package hello\n"}, "../cmd/hello"},
+		"not main":         {map[string]string{"cmd/hello/m.go": "package hello\n"}, "requires exactly one main package"},
 		"missing file":     {map[string]string{"image/image.yaml": "layers: [{files: [{from: ../nowhere.txt, to: /x}]}]"}, "nowhere.txt"},
 		"no match":         {map[string]string{"image/image.yaml": "layers: [{files: [{from: '../www/*.css', to: /x}]}]"}, "no file matches"},
-		"leaves the tree":  {map[string]string{"image/image.yaml": "layers: [{files: [{from: ../../../etc/passwd, to: /x}]}]"}, "leads out of"},
+		"leaves the tree":  {map[string]string{"image/image.yaml": "layers: [{files: [{from: ../../../../../../etc/passwd, to: /x}]}]"}, "leads out of"},
 		"twice":            {map[string]string{"image/image.yaml": "layers: [{files: [{from: ../www, to: /x}, {from: ../www/run.sh, to: /x/}]}]"}, "x/run.sh: given twice"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -236,16 +236,23 @@ func inspect(ctx context.Context, store storage.Store, name string) (*Stored, er
 	return s, nil
 }
 
-// find looks a name up as people give it: an ID or its beginning, a whole
-// reference, or a short name of an image that was built here.
+// find looks a name up as people give it: an ID or its beginning, a reference
+// with tag or digest, or a short name of an image that was built here.
 func find(store storage.Store, name string) (*storage.Image, error) {
 	candidates := []string{name}
 	for _, parse := range []func(string) (oci.Reference, error){oci.ParseLocal, oci.ParseReference} {
-		if ref, err := parse(name); err == nil {
-			candidates = append(candidates, ref.String())
-			if ref.Tag == "" && ref.Digest == "" {
-				candidates = append(candidates, ref.WithTag("latest").String())
+		ref, err := parse(name)
+		switch {
+		case err != nil:
+		case ref.Digest != "":
+			img, err := findDigest(store, ref)
+			if img != nil || err != nil {
+				return img, err
 			}
+		case ref.Tag == "":
+			candidates = append(candidates, ref.WithTag("latest").String())
+		default:
+			candidates = append(candidates, ref.String())
 		}
 	}
 	for _, c := range candidates {
@@ -258,6 +265,22 @@ func find(store storage.Store, name string) (*storage.Image, error) {
 		}
 	}
 	return nil, nil
+}
+
+// findDigest gives the image of that digest and repository, if there is one.
+func findDigest(store storage.Store, ref oci.Reference) (*storage.Image, error) {
+	images, err := store.ImagesByDigest(ref.Digest)
+	if errors.Is(err, storage.ErrImageUnknown) {
+		return nil, nil
+	}
+	for _, img := range images {
+		for _, name := range img.Names {
+			if strings.HasPrefix(name, ref.Name()+":") || strings.HasPrefix(name, ref.Name()+"@") {
+				return img, nil
+			}
+		}
+	}
+	return nil, err
 }
 
 // systemContext has a signature policy of its own in dir: what is written here

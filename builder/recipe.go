@@ -155,7 +155,8 @@ func (l LayerSpec) validate() error {
 	case l.Accounts != nil:
 		return l.Accounts.validate()
 	}
-	return nil
+	request, _ := l.packages()
+	return request.Validate()
 }
 
 var (

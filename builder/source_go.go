@@ -110,7 +110,7 @@ func (g *GoSource) compile(ctx context.Context, dir string, p Platform, work str
 
 // run calls the go command and gives the path of the binary.
 func (g *GoSource) run(ctx context.Context, dir string, p Platform, out string) (string, error) {
-	flags := []string{"-trimpath", "-buildvcs=false", "-ldflags=" + strings.TrimSpace("-s -w -buildid= "+g.Ldflags)}
+	flags := []string{"-buildmode=exe", "-trimpath", "-buildvcs=false", "-ldflags=" + strings.TrimSpace("-s -w -buildid= "+g.Ldflags)}
 	if len(g.Tags) > 0 {
 		flags = append(flags, "-tags="+strings.Join(g.Tags, ","))
 	}

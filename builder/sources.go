@@ -23,8 +23,8 @@ type TimezonesSource struct {
 type teller func(step, format string, args ...any)
 
 // layers gives the files of all the recipe's layers, from the bottom up.
-func (b *Builder) layers(ctx context.Context, r *Recipe, tree, work string, tell teller) ([]layer.Layer, error) {
-	packages, err := b.packages(ctx, r, tell)
+func (b *Builder) layers(ctx context.Context, r *Recipe, tree, work string, tell, warn teller) ([]layer.Layer, error) {
+	packages, err := b.packages(ctx, r, tell, warn)
 	if err != nil {
 		return nil, err
 	}
