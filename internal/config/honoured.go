@@ -15,11 +15,11 @@ import (
 func honoured() []tree.Path {
 	paths := []tree.Path{"name", "version", "include", "services.*"}
 	for _, key := range strings.Fields(`
-		image build.* command command.[] entrypoint entrypoint.[]
+		image build command command.[] entrypoint entrypoint.[]
 		environment.* environment.[] env_file env_file.[] env_file.[].*
 		user working_dir hostname init labels.* labels.[] label_file label_file.[]
 		volumes.[].type volumes.[].source volumes.[].target volumes.[].read_only
-		volumes.[].bind.create_host_path volumes.[].tmpfs.size volumes.[].tmpfs.mode
+		volumes.[].bind.create_host_path volumes.[].volume volumes.[].tmpfs.size volumes.[].tmpfs.mode
 		tmpfs tmpfs.[] read_only
 		network_mode networks.* networks.*.aliases.[] networks.[]
 		expose.[] ports.[].target ports.[].published ports.[].host_ip ports.[].protocol ports.[].mode
@@ -55,6 +55,7 @@ func partly() []loader.UnsupportedAttributePattern {
 		{Path: "services.*.depends_on.*.condition", Detect: isNot("service_started", "service_healthy")},
 		{Path: "services.*.security_opt.[]", Detect: isNot(append(slices.Clone(noNewPrivileges), mayGainPrivileges...)...)},
 		{Path: "services.*.volumes.[].type", Detect: isNot("volume", "bind", "tmpfs")},
+		{Path: "services.*.volumes.[].volume", Detect: isNot("map[]")}, // the library adds an empty one
 		{Path: "volumes.*.driver", Detect: isNot("local")},
 		{Path: "networks.*.driver", Detect: isNot("bridge")},
 	}
@@ -71,18 +72,10 @@ func (r *reader) unhonoured() func(*loader.Options) {
 			Patterns:  partly(),
 			Supported: honoured(),
 			Report: func(found []loader.UnsupportedAttribute) {
-				for _, a := range found {
-					r.ignored = append(r.ignored, ignored{parts: keyParts(a.Path), value: a.Value})
-				}
+				r.ignored = found
 			},
 		}
 	}
-}
-
-// ignored is a key without effect and what it was set to.
-type ignored struct {
-	parts []string
-	value any
 }
 
 // keyParts splits a path; the loader keeps a dot inside a key under another
@@ -99,29 +92,28 @@ func keyParts(p tree.Path) []string {
 // warnIgnored turns what is ignored into warnings, but for services that no
 // active profile enables.
 func (r *reader) warnIgnored(enabled func(service string) bool) {
-	for _, i := range r.ignored {
-		key := strings.ReplaceAll(strings.Join(i.parts, "."), ".[]", "")
-		if i.parts[0] == "services" && len(i.parts) > 2 {
-			if !enabled(i.parts[1]) {
+	for _, a := range r.ignored {
+		parts, where := keyParts(a.Path), ""
+		if parts[0] == "services" && len(parts) > 2 {
+			if !enabled(parts[1]) {
 				continue
 			}
-			key = fmt.Sprintf("service %s: %s", i.parts[1],
-				strings.ReplaceAll(strings.Join(i.parts[2:], "."), ".[]", ""))
+			where, parts = "service "+parts[1]+": ", parts[2:]
 		}
-		if isScalar(i.value) && slices.ContainsFunc(partly(), func(p loader.UnsupportedAttributePattern) bool {
-			return tree.NewPath(i.parts...).Matches(p.Path)
-		}) {
-			r.warn("%s: %v is not honoured", key, i.value)
-			continue
+		key := where + strings.ReplaceAll(strings.Join(parts, "."), ".[]", "")
+		if isPartly(a) {
+			r.warn("%s: %v is not honoured", key, a.Value)
+		} else {
+			r.warn("%s is not honoured", key)
 		}
-		r.warn("%s is not honoured", key)
 	}
 }
 
-func isScalar(v any) bool {
-	switch v.(type) {
+// isPartly tells that the key is honoured and only this value is not.
+func isPartly(a loader.UnsupportedAttribute) bool {
+	switch a.Value.(type) {
 	case map[string]any, []any, nil:
 		return false
 	}
-	return true
+	return slices.ContainsFunc(partly(), func(p loader.UnsupportedAttributePattern) bool { return a.Path.Matches(p.Path) })
 }

@@ -184,7 +184,7 @@ func displayName(dir string, files []string) string {
 type reader struct {
 	file     string
 	warnings []string
-	ignored  []ignored
+	ignored  []loader.UnsupportedAttribute
 }
 
 func (r *reader) warn(format string, args ...any) {
@@ -213,6 +213,9 @@ func (r *reader) read(ctx context.Context, files []string, o Options) (*types.Pr
 // interpolation is Compose's, but an unset variable becomes a warning of ours
 // where the library would write to standard error.
 func (r *reader) interpolation(o *loader.Options) {
+	if o.Interpolate == nil {
+		return // the library's first pass over the options only finds the files
+	}
 	o.Interpolate.Substitute = func(text string, lookup template.Mapping) (string, error) {
 		return template.SubstituteWithOptions(text, lookup, template.WithoutLogging,
 			template.WithReplacementFunction(func(variable string, lookup template.Mapping, c *template.Config) (string, error) {
@@ -225,7 +228,11 @@ func (r *reader) interpolation(o *loader.Options) {
 	}
 }
 
-var unknownKey = regexp.MustCompile(`^(\S+) additional properties (.+) not allowed$`)
+// The library's two words for a key that the specification does not have.
+var (
+	unknownKey  = regexp.MustCompile(`^(\S*) ?additional properties (.+) not allowed$`)
+	unknownPath = regexp.MustCompile(`^(\S+) false schema$`)
+)
 
 // plain gives the library's error without what the reader knows already, in
 // one line.
@@ -236,7 +243,8 @@ func plain(err error, files []string) error {
 			text = strings.TrimPrefix(text, prefix)
 		}
 	}
-	text = unknownKey.ReplaceAllString(oneLine(text), "$1: unknown key $2")
+	text = unknownPath.ReplaceAllString(oneLine(text), "$1: unknown key")
+	text = strings.TrimPrefix(unknownKey.ReplaceAllString(text, "$1: unknown key $2"), ": ")
 	return &libraryError{text: text, err: err}
 }
 

@@ -47,6 +47,7 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 		Limits:     limits(in),
 		StopGrace:  duration(in.StopGracePeriod, defaultGrace),
 		StopSignal: in.StopSignal,
+		Order:      order(in.Deploy),
 	}
 	if len(s.CapDrop) == 0 {
 		s.CapDrop = []string{"ALL"}
@@ -68,7 +69,6 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 		func() (err error) { s.Ports, err = ports(in.Ports); return },
 		func() (err error) { s.Health, err = health(in.HealthCheck); return },
 		func() (err error) { s.Restart, err = restart(in.Restart); return },
-		func() (err error) { s.Order, err = order(in.Deploy); return },
 		func() error { return s.attach(p, in) },
 		func() error { return s.place(ext) },
 	} {
@@ -164,15 +164,12 @@ func restart(policy string) (string, error) {
 	return "", &keyError{"restart", fmt.Errorf("%q is none of no, always, on-failure[:N], unless-stopped", policy)}
 }
 
-func order(d *types.DeployConfig) (Order, error) {
+// order is valid: the library checks the values that a key lists.
+func order(d *types.DeployConfig) Order {
 	if d == nil || d.UpdateConfig == nil {
-		return OrderDefault, nil
+		return OrderDefault
 	}
-	switch o := Order(d.UpdateConfig.Order); o {
-	case OrderDefault, OrderStartFirst, OrderStopFirst:
-		return o, nil
-	}
-	return "", &keyError{"deploy.update_config.order", fmt.Errorf("%q is neither %s nor %s", d.UpdateConfig.Order, OrderStartFirst, OrderStopFirst)}
+	return Order(d.UpdateConfig.Order)
 }
 
 // attach sets the network.
@@ -208,10 +205,10 @@ func (s *Service) place(e extension) error {
 		}
 		s.Route = *e.route
 	}
-	s.Route.Path = cmp.Or(s.Route.Path, "/")
 	if e.listen == nil {
 		return nil
 	}
+	s.Route.Path = cmp.Or(s.Route.Path, "/")
 	key := extensionKey + ".listen"
 	switch {
 	case e.edge != nil:

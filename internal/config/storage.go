@@ -39,15 +39,10 @@ func mounts(p *types.Project, in types.ServiceConfig) ([]Mount, error) {
 		}
 		out = append(out, m)
 	}
-	seen := map[string]bool{}
 	for _, m := range out {
 		if !path.IsAbs(m.Target) {
 			return nil, &keyError{"volumes", fmt.Errorf("%q is not an absolute path in the container", m.Target)}
 		}
-		if seen[m.Target] {
-			return nil, &keyError{"volumes", fmt.Errorf("%s is mounted twice", m.Target)}
-		}
-		seen[m.Target] = true
 	}
 	return out, nil
 }
@@ -69,7 +64,7 @@ func tmpfs(s string) (Mount, error) {
 			m.Mode = uint32(mode)
 		case "ro":
 			m.ReadOnly = true
-		case "", "rw", "nosuid", "nodev": // what Podman does in any case
+		case "", "rw", "nosuid", "nodev", "noexec": // what a tmpfs is in any case
 		default:
 			return m, fmt.Errorf("%s: option %q is none of size, mode, ro, rw, nosuid, nodev, noexec", target, option)
 		}
