@@ -74,7 +74,7 @@ holds the lock.`,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	f := root.PersistentFlags()
-	f.StringArrayVarP(&a.files, "file", "f", nil, "Compose `file`; may be given more than once (default: found as Compose finds it)")
+	f.StringArrayVar(&a.files, "file", nil, "Compose `file`, also -f before the command; may be given more than once (default: found as Compose finds it)")
 	f.StringVarP(&a.project, "project-name", "p", "", "`name` of the project (default: the file's, else its folder's)")
 	f.StringArrayVar(&a.profiles, "profile", nil, "Compose `profile` to enable; may be given more than once")
 	f.StringVar(&a.host, "host", "", "Podman service, as unix:// or ssh:// `URL` (default: CONTAINER_HOST, else the user's own)")
@@ -82,6 +82,13 @@ holds the lock.`,
 	f.StringVar(&a.runRoot, "runroot", "", "`folder` of that store's run-time state")
 	f.StringVar(&a.registry, "registry", "", "registry to push to, as `HOST[:PORT][/PATH]` (default: the Compose file's, else the embedded one)")
 	f.BoolVarP(&a.noProgress, "quiet", "q", false, "no progress on standard error")
+	// After a command -f is the command's own (logs -f follows), so that the
+	// short form of --file stands before it, as in Compose.
+	root.TraverseChildren = true
+	root.Flags().StringArrayVarP(&a.files, "f", "f", nil, "")
+	if err := root.Flags().MarkHidden("f"); err != nil {
+		panic(err) // the flag was defined the line before
+	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{err: err, command: c.CommandPath()}
 	})

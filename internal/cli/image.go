@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -167,4 +166,3 @@ func (a *app) printJSON(v any) error {
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
-

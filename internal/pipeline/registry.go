@@ -1,0 +1,234 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"bareboat/builder"
+	"bareboat/internal/config"
+	"bareboat/internal/oci"
+	"bareboat/registry"
+	"bareboat/registry/embedded"
+)
+
+// destination is where images go to and come from during one command.
+type destination struct {
+	client *registry.Client
+	prefix string // HOST[:PORT][/PATH]; empty: the name says it itself
+	// embeddedAt is the address of the embedded registry, once it is needed.
+	embeddedAt func() (string, error)
+	close      func() error
+}
+
+// openRegistry prepares the registry that images are pushed to and pulled
+// from. The embedded one is opened when the first image goes there.
+func (p *Pipeline) openRegistry(ctx context.Context) *destination {
+	d := &destination{client: registry.New(registry.Options{}), prefix: p.Registry, close: func() error { return nil }}
+	if d.prefix == "" {
+		d.prefix = p.Project.Registry
+	}
+	address := ""
+	d.embeddedAt = func() (_ string, err error) {
+		if address == "" {
+			address, d.close, err = serveEmbedded(ctx)
+		}
+		return address, err
+	}
+	return d
+}
+
+// target is where an image with this name lies: in the chosen registry, else in
+// the one that the name says, else, for names of this machine, in the embedded
+// registry.
+func (d *destination) target(name oci.Reference) (oci.Reference, error) {
+	switch {
+	case d.prefix != "":
+		return name.At(d.prefix)
+	case !name.IsLocal():
+		return name, nil
+	}
+	address, err := d.embeddedAt()
+	if err != nil {
+		return oci.Reference{}, err
+	}
+	return name.At(address)
+}
+
+// RegistryDir is the folder of the embedded registry.
+func RegistryDir() (string, error) {
+	dir, err := dataDir()
+	return filepath.Join(dir, "registry"), err
+}
+
+// dataDir is the user's folder for what has to last
+// (https://specifications.freedesktop.org/basedir-spec/).
+func dataDir() (string, error) {
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "bareboat"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find the data folder: %w", err)
+	}
+	return filepath.Join(home, ".local", "share", "bareboat"), nil
+}
+
+// ownerPatience is how long the owner of the embedded registry may take to say
+// where it serves, or to end.
+const ownerPatience = 10 * time.Second
+
+// serveEmbedded runs the embedded registry on a port of the loopback, for the
+// time of this command. Where another process has the store, that one's
+// registry is used.
+func serveEmbedded(ctx context.Context) (address string, stop func() error, err error) {
+	dir, err := RegistryDir()
+	if err != nil {
+		return "", nil, err
+	}
+	server, err := openEmbedded(ctx, dir)
+	var locked *embedded.LockedError
+	if errors.As(err, &locked) && locked.Addr != "" {
+		return locked.Addr, func() error { return nil }, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, errors.Join(err, server.Close())
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, l) }()
+	stop = func() error {
+		cancel()
+		return errors.Join(<-done, server.Close())
+	}
+	return l.Addr().String(), stop, nil
+}
+
+// openEmbedded opens the store. A process that has it but does not serve yet,
+// or is about to end, is waited for.
+func openEmbedded(ctx context.Context, dir string) (*embedded.Server, error) {
+	ctx, cancel := context.WithTimeout(ctx, ownerPatience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		server, err := embedded.Open(dir)
+		var locked *embedded.LockedError
+		if !errors.As(err, &locked) || locked.Addr != "" {
+			return server, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-tick.C:
+		}
+	}
+}
+
+// Push builds the images of services and pushes them, and gives them by the
+// names that they have at the registry.
+func (p *Pipeline) Push(ctx context.Context, services []string) (images []Image, err error) {
+	d := p.openRegistry(ctx)
+	defer func() { err = errors.Join(err, d.close()) }()
+	return p.push(ctx, d, services)
+}
+
+func (p *Pipeline) push(ctx context.Context, d *destination, services []string) ([]Image, error) {
+	built, err := p.images(ctx, services)
+	if err != nil {
+		return nil, err
+	}
+	var out []Image
+	for _, b := range built {
+		to, err := d.target(b.image.Name)
+		if err != nil {
+			return nil, err
+		}
+		done, err := d.client.Push(ctx, b.image.Layout, b.image.Digest, to, p.transfer(b.service.Name))
+		if err != nil {
+			return nil, err
+		}
+		p.notify(Event{Subject: b.service.Name, Text: pushedText(done)})
+		out = append(out, pinned(b.service.Name, to, b.image.Digest))
+	}
+	return out, nil
+}
+
+func pushedText(d registry.Pushed) string {
+	if d.Sent == 0 {
+		return "the registry has it already"
+	}
+	return fmt.Sprintf("pushed %d of %d blobs, %s", d.Sent, d.Sent+d.Skipped, builder.HumanSize(d.BytesSent))
+}
+
+// transfer sums up the blobs of one image.
+func (p *Pipeline) transfer(service string) registry.Progress {
+	sizes, moved := map[oci.Digest]int64{}, map[oci.Digest]int64{}
+	return func(e registry.Event) {
+		switch e.State {
+		case registry.Queued:
+			sizes[e.Digest] = e.Size
+		case registry.Moving:
+			moved[e.Digest] = e.Done
+		case registry.Finished, registry.Present:
+			moved[e.Digest] = e.Size
+		}
+		event := Event{Subject: service}
+		for d, size := range sizes {
+			event.Total += size
+			event.Done += min(moved[d], size)
+		}
+		p.notify(event)
+	}
+}
+
+// PlanPush says what Push would do.
+func (p *Pipeline) PlanPush(services []string) ([]string, error) {
+	out, err := p.PlanBuild(services)
+	if err != nil {
+		return nil, err
+	}
+	chosen, err := p.buildable(services)
+	if err != nil {
+		return nil, err
+	}
+	d := p.openRegistry(context.Background())
+	d.embeddedAt = func() (string, error) { return "127.0.0.1:0", nil }
+	for _, s := range chosen {
+		to, err := d.target(s.Image)
+		if err != nil {
+			return nil, err
+		}
+		if to.Registry == "127.0.0.1:0" {
+			out = append(out, fmt.Sprintf("push %s to the embedded registry", s.Image))
+		} else {
+			out = append(out, fmt.Sprintf("push %s", to))
+		}
+	}
+	return out, nil
+}
+
+// resolve gives a service's image as the registry has it now.
+func (d *destination) resolve(ctx context.Context, s config.Service) (Image, error) {
+	at := s.Image
+	if s.Recipe != "" {
+		to, err := d.target(s.Image)
+		if err != nil {
+			return Image{}, err
+		}
+		at = to
+	}
+	found, err := d.client.Resolve(ctx, at)
+	if err != nil {
+		return Image{}, err
+	}
+	return pinned(s.Name, at, found.Digest), nil
+}
