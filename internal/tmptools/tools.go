@@ -1,4 +1,4 @@
-package bareboat
+package tmptools
 
 import (
 	_ "github.com/bmatcuk/doublestar/v4"

@@ -1,0 +1,88 @@
+package builder_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"bareboat/builder"
+)
+
+const whole = `
+base: scratch
+layers:
+  - accounts: {users: [{name: app, uid: 1000}], groups: [{name: g, gid: 5, members: [app]}]}
+  - certificates: {}
+  - timezones: {suite: bookworm}
+  - debian: {packages: [nginx-light], exclude: [openssl]}
+  - files: [{from: a/**/*.txt, to: /b, owner: "1:2", mode: "0640", exclude: [c]}, {dir: /d}, {link: /e, target: f}]
+  - go: {package: ./cmd/app, path: /bin/app, tags: [a], ldflags: -X main.v=1}
+config:
+  entrypoint: [/bin/app]
+  cmd: [x]
+  env: {A: b}
+  user: "1000"
+  ports: ["80", 53/udp]
+  volumes: [/v]
+  workdir: /w
+  stop_signal: SIGINT
+  healthcheck: {test: [CMD, /x], interval: 5s, retries: 2}
+  labels: {a: b}
+  annotations: {a: b}
+`
+
+func TestDecodeRecipe(t *testing.T) {
+	r, err := builder.DecodeRecipe([]byte(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Layers) != 6 || r.Config.Healthcheck.Interval != 5*time.Second || r.Layers[5].Go.Path != "/bin/app" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestDecodeRecipeRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                            "the file is empty",
+		"layers: []":                  "layers: none given",
+		"laiers: []":                  `line 1: unknown key "laiers"`,
+		"layers: [{go: {pakage: x}}]": `unknown key "pakage"`,
+		"layers: 5":                   "cannot unmarshal",
+		"layers: [{}]":                "layers[0]: wants one of go,",
+		"layers: [{go: {package: x}, certificates: {}}]":                    "has certificates and go",
+		"layers: [{go: {}}]":                                                "go.package: not given",
+		"layers: [{go: {package: -toolexec=x}}]":                            "is not a package",
+		"layers: [{files: [{from: a}]}]":                                    "from a: wants to",
+		"layers: [{files: [{from: a, dir: b}]}]":                            "wants one of from, dir, link",
+		"layers: [{files: [{link: a}]}]":                                    "wants target",
+		"layers: [{files: [{dir: a, mode: 9}]}]":                            "octal mode",
+		"layers: [{files: [{dir: a, owner: root}]}]":                        "is not UID",
+		"layers: [{files: [{from: 'a[', to: b}]}]":                          "not a valid glob",
+		"layers: [{accounts: {}}]":                                          "names no user",
+		"layers: [{accounts: {users: [{name: 'a:b', uid: 1}]}}]":            "not a user's name",
+		"layers: [{accounts: {users: [{name: a}]}}]":                        "uid 0 is not above 0",
+		"layers: [{debian: {packages: []}}]":                                "name at least one",
+		"base: debian:13\nlayers: [{certificates: {}}]":                     "not pinned",
+		"layers: [{certificates: {}}]\nconfig: {ports: [http]}":             "is not PORT",
+		"layers: [{certificates: {}}]\nconfig: {workdir: w}":                "not an absolute path",
+		"layers: [{certificates: {}}]\nconfig: {env: {'A B': c}}":           "not a variable's name",
+		"layers: [{certificates: {}}]\nconfig: {healthcheck: {test: [/x]}}": "wants CMD",
+		"layers: [{certificates: {}}]\n---\nlayers: []":                     "more than one YAML document",
+	} {
+		_, err := builder.DecodeRecipe([]byte(text))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: got %v, want one line with %q", text, err, want)
+		}
+	}
+}
+
+func FuzzDecodeRecipe(f *testing.F) {
+	f.Add(whole)
+	f.Add("layers: [{files: [{from: a, to: b, mode: '0644'}]}]")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := builder.DecodeRecipe([]byte(text))
+		if err == nil && len(r.Layers) == 0 {
+			t.Error("a recipe without layers is taken")
+		}
+	})
+}
