@@ -1,0 +1,132 @@
+package release
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"slices"
+	"strconv"
+
+	"bareboat/pods"
+)
+
+// Actual is what there is.
+type Actual struct {
+	Pods     []pods.Pod // of every project, since ports are leased by all of them
+	Volumes  []pods.Volume
+	Networks []pods.NetworkState
+	Routing  *Routing // what the edge was told last; nil when it was told nothing
+
+	// PortFree tells whether a port of the loopback can be leased, as far as
+	// the host knows. Nil is always.
+	PortFree func(port uint16) bool
+}
+
+// observer reads what there is.
+type observer interface {
+	Pods(ctx context.Context, labels map[string]string) ([]pods.Pod, error)
+	Volumes(ctx context.Context, labels map[string]string) ([]pods.Volume, error)
+	Networks(ctx context.Context, labels map[string]string) ([]pods.NetworkState, error)
+}
+
+// Observe reads the actual state from Podman and from what the edge was told.
+func Observe(ctx context.Context, o observer, edge interface{ Current() (*Routing, error) }) (Actual, error) {
+	a := Actual{PortFree: canListen}
+	var err error
+	if a.Pods, err = o.Pods(ctx, nil); err != nil {
+		return Actual{}, err
+	}
+	if a.Volumes, err = o.Volumes(ctx, nil); err != nil {
+		return Actual{}, err
+	}
+	if a.Networks, err = o.Networks(ctx, nil); err != nil {
+		return Actual{}, err
+	}
+	a.Routing, err = edge.Current()
+	return a, err
+}
+
+func canListen(port uint16) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort(loopback, strconv.Itoa(int(port))))
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}
+
+// pod is a pod of the project with its labels read.
+type pod struct {
+	pods.Pod
+	service  string
+	release  int
+	upstream string // where the edge reaches it; empty unless it is a backend
+}
+
+// of lists the pods of a project, the newest release first.
+func (a Actual) of(project string) []pod {
+	var list []pod
+	for _, p := range a.Pods {
+		if p.Labels[pods.LabelProject] != project || p.Labels[pods.LabelService] == "" {
+			continue
+		}
+		n, err := strconv.Atoi(p.Labels[pods.LabelRelease])
+		if err != nil {
+			continue // not made by a release
+		}
+		list = append(list, pod{Pod: p, service: p.Labels[pods.LabelService], release: n, upstream: p.Labels[pods.LabelUp]})
+	}
+	slices.SortFunc(list, func(a, b pod) int {
+		return cmp.Or(cmp.Compare(b.release, a.release), cmp.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
+// serves tells whether the edge passes requests to the pod.
+func (a Actual) serves(p pod) bool {
+	return p.upstream != "" && a.Routing != nil && slices.ContainsFunc(a.Routing.Sites, func(s Site) bool { return s.Upstream == p.upstream })
+}
+
+// last is the highest number that a release of the project had.
+func (a Actual) last(project string) int {
+	n := 0
+	if a.Routing != nil {
+		n = a.Routing.Release
+	}
+	for _, p := range a.of(project) {
+		n = max(n, p.release)
+	}
+	return n
+}
+
+// The range that ports are leased from: above what services are registered for,
+// below what Linux gives to connections by default.
+const (
+	firstLease = 20000
+	lastLease  = 29999
+)
+
+// leases hands out ports of the loopback that nobody has.
+type leases struct {
+	taken map[string]bool
+	free  func(uint16) bool
+}
+
+func (a Actual) leases() *leases {
+	l := &leases{taken: map[string]bool{}, free: a.PortFree}
+	for _, p := range a.Pods {
+		l.taken[p.Labels[pods.LabelUp]] = true
+	}
+	return l
+}
+
+func (l *leases) next() (uint16, bool) {
+	for port := uint16(firstLease); port <= lastLease; port++ {
+		at := loopback + ":" + strconv.Itoa(int(port))
+		if l.taken[at] || l.free != nil && !l.free(port) {
+			continue
+		}
+		l.taken[at] = true
+		return port, true
+	}
+	return 0, false
+}

@@ -1,0 +1,136 @@
+package release
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is the folder that keeps a project's state on this host:
+// $XDG_DATA_HOME/bareboat/PROJECT.
+func Dir(project string) (string, error) {
+	base := os.Getenv("XDG_DATA_HOME")
+	if !filepath.IsAbs(base) { // the XDG specification has a relative one ignored
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("find the state folder: %w", err)
+		}
+		base = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(base, "bareboat", project), nil
+}
+
+// Holder is who holds a lock.
+type Holder struct {
+	PID     int       `json:"pid"`
+	User    string    `json:"user"`
+	Host    string    `json:"host"`
+	Doing   string    `json:"doing"` // the command
+	Started time.Time `json:"started"`
+}
+
+// LockedError says that somebody else is at it.
+type LockedError struct {
+	Project string
+	Holder  Holder // zero when it cannot be read
+}
+
+func (e *LockedError) Error() string {
+	if e.Holder.PID == 0 {
+		return fmt.Sprintf("project %s is locked by another command", e.Project)
+	}
+	return fmt.Sprintf("project %s is locked: %s runs there (process %d of %s on %s, since %s)", e.Project,
+		e.Holder.Doing, e.Holder.PID, e.Holder.User, e.Holder.Host, e.Holder.Started.Local().Format(time.TimeOnly))
+}
+
+// Hints says what to do.
+func (e *LockedError) Hints() []string {
+	return []string{"wait until it has ended; the lock ends with its holder, however that ends"}
+}
+
+// Lock is held until Unlock or the end of the process.
+type Lock struct{ file *os.File }
+
+// Acquire locks the project whose state is in dir, which it makes, and says in
+// the lock what for. When somebody else holds it the error is a *LockedError.
+func Acquire(dir, doing string) (*Lock, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	for {
+		file, err := lockFile(filepath.Join(dir, "lock"))
+		switch {
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return nil, &LockedError{Project: filepath.Base(dir), Holder: readHolder(file)}
+		case errors.Is(err, errReplaced):
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("lock %s: %w", dir, err)
+		}
+		if err := writeHolder(file, doing); err != nil {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), file.Close())
+		}
+		return &Lock{file}, nil
+	}
+}
+
+// Unlock lets others go on. The file stays: removing it would let two hold a
+// lock at once, one on the old file and one on the new.
+func (l *Lock) Unlock() error { return l.file.Close() }
+
+var errReplaced = errors.New("the lock file was replaced")
+
+// lockFile opens and locks; on EWOULDBLOCK the file is open to be read, and
+// read before it is closed.
+func lockFile(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return file, err
+	}
+	// `down` removes the folder while it holds the lock: a lock on a file that
+	// is gone from there keeps nobody out.
+	locked, err := file.Stat()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	if named, err := os.Stat(path); err != nil || !os.SameFile(locked, named) {
+		return nil, errors.Join(errReplaced, file.Close())
+	}
+	return file, nil
+}
+
+func readHolder(file *os.File) Holder {
+	defer file.Close()
+	var h Holder
+	if json.NewDecoder(io.LimitReader(file, 4096)).Decode(&h) != nil {
+		return Holder{}
+	}
+	return h
+}
+
+func writeHolder(file *os.File, doing string) error {
+	h := Holder{PID: os.Getpid(), Doing: doing, Started: time.Now().UTC().Truncate(time.Second)}
+	h.Host, _ = os.Hostname()
+	if u, err := user.Current(); err == nil {
+		h.User = u.Username
+	}
+	text, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	if err := file.Truncate(0); err != nil {
+		return err
+	}
+	_, err = file.WriteAt(append(text, '\n'), 0)
+	return err
+}

@@ -1,0 +1,194 @@
+// Package release replaces what runs of a project by what should run, so that
+// whoever uses it notices nothing.
+//
+// Desired is what should run: services with their images pinned, the volumes
+// and networks that they use. Actual is what runs, read from Podman's labels and
+// from what the edge was told last. A plan is the list of steps from the one to
+// the other; without a step there is nothing to do. A release is one run of such
+// a plan, and its number, which new pods carry in their names and labels.
+//
+// The edge is the service that people reach; a backend is a service that the
+// edge passes requests on to, at its upstream; any other service is a worker. A
+// switch tells the edge the upstreams of the new pods. Until then all can be
+// taken back, and is when a step fails; after it the old pods are retired: told
+// to stop, given their grace, and removed.
+//
+// Nothing beside Podman and the edge's own file remembers a release. Doing a
+// plan again after a crash at any step goes on from what is there.
+package release
+
+import (
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"bareboat/internal/oci"
+	"bareboat/pods"
+)
+
+// Variables that each container of a release is given.
+const (
+	EnvRelease  = "BAREBOAT_RELEASE"  // number of the release that made the pod
+	EnvRevision = "BAREBOAT_REVISION" // of the source; set where it is known
+)
+
+// Mark stands in a backend's socket for the number of the release.
+const Mark = "{release}"
+
+// loopback is where leased ports are published: only the edge uses them.
+const loopback = "127.0.0.1"
+
+// Desired is what should run of a project.
+type Desired struct {
+	Project  string
+	Revision string // of the source; not compared, since a new one alone changes nothing that runs
+	Volumes  []Volume
+	Networks []Network
+	Services []Service // in start order
+}
+
+// Volume is a named volume that the project owns.
+type Volume struct {
+	Name   string
+	Labels map[string]string
+}
+
+// Network is a network that the project owns.
+type Network struct {
+	Name     string
+	Labels   map[string]string
+	Internal bool
+}
+
+// Service is one service as it should run.
+type Service struct {
+	Name  string
+	Image oci.Reference // as the project names it, pinned
+
+	// Pull is where the image is pulled from, pinned. Zero: Podman has it as Image.
+	Pull     oci.Reference
+	Insecure bool // that registry has no TLS that can be verified
+
+	// Pod is what the pod should be, but for its name, the labels and variables
+	// of its release, the image and the leased port. Its first container runs
+	// Image; names of containers are completed by the pod's.
+	Pod pods.Spec
+
+	StopFirst bool     // the old and the new cannot run at once
+	Backend   *Backend // set on a backend
+	Edge      *Edge    // set on the edge; at most one service is
+}
+
+// Backend says where a service listens and which requests it gets.
+type Backend struct {
+	Socket     string // in the service's container, with Mark; or empty and
+	Port       uint16 // in the service's container
+	EdgeSocket string // the socket as the edge sees it
+	Env        string // variable that tells the program where to listen; empty is none
+	Hosts      []string
+	Path       string
+}
+
+// Edge says where people reach the project.
+type Edge struct {
+	Address string // empty is all
+	Port    uint16
+}
+
+// podName is deterministic, so that a step done twice makes one pod.
+func podName(project, service string, release int) string {
+	return project + "-" + service + "-r" + strconv.Itoa(release)
+}
+
+// instance is a service in one release.
+type instance struct {
+	project, revision string
+	release           int
+	port              uint16 // leased, for a backend with a port
+	hash              string
+}
+
+// stamp completes the service's pod for a release.
+func (s Service) stamp(i instance) pods.Spec {
+	spec := s.inPod(podName(i.project, s.Name, i.release))
+	own := map[string]string{
+		pods.LabelProject: i.project,
+		pods.LabelService: s.Name,
+		pods.LabelRelease: strconv.Itoa(i.release),
+	}
+	spec.Labels = merge(s.Pod.Labels, own, map[string]string{
+		pods.LabelConfig: i.hash,
+		pods.LabelImage:  s.Image.String(),
+	})
+	env := map[string]string{EnvRelease: strconv.Itoa(i.release)}
+	if i.revision != "" {
+		env[EnvRevision] = i.revision
+	}
+	if b := s.Backend; b != nil {
+		spec.Labels[pods.LabelUp] = b.upstream(i)
+		if b.Env != "" {
+			env[b.Env] = b.listen(i)
+		}
+		if b.Port != 0 {
+			lease := pods.Port{HostIP: loopback, Host: i.port, Container: b.Port}
+			spec.Ports = append(append([]pods.Port{}, s.Pod.Ports...), lease)
+		}
+	}
+	for n := range spec.Containers {
+		c := &spec.Containers[n]
+		c.Env = merge(c.Env, env)
+		c.Labels = merge(c.Labels, own)
+	}
+	spec.Containers[0].Image = s.source().String()
+	return spec
+}
+
+// inPod is the service's pod under a name, from which its containers have
+// theirs: Podman keeps the names of pods and containers together.
+func (s Service) inPod(name string) pods.Spec {
+	spec := s.Pod
+	spec.Name = name
+	spec.Containers = slices.Clone(s.Pod.Containers)
+	for i := range spec.Containers {
+		spec.Containers[i].Name = name + "-" + spec.Containers[i].Name
+	}
+	return spec
+}
+
+// source is the name under which Podman has the image once it is pulled.
+func (s Service) source() oci.Reference {
+	if s.Pull != (oci.Reference{}) {
+		return s.Pull
+	}
+	return s.Image
+}
+
+// upstream is where the edge reaches the backend.
+func (b Backend) upstream(i instance) string {
+	if b.Port != 0 {
+		return loopback + ":" + strconv.Itoa(int(i.port))
+	}
+	return "unix:" + numbered(b.EdgeSocket, i.release)
+}
+
+// listen is where the program itself listens.
+func (b Backend) listen(i instance) string {
+	if b.Port != 0 {
+		return ":" + strconv.Itoa(int(b.Port))
+	}
+	return "unix:" + numbered(b.Socket, i.release)
+}
+
+func numbered(socket string, release int) string {
+	return strings.ReplaceAll(path.Clean(socket), Mark, strconv.Itoa(release))
+}
+
+func merge(layers ...map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, l := range layers {
+		maps.Copy(out, l)
+	}
+	return out
+}
