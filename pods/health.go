@@ -49,9 +49,11 @@ func (e *UnhealthyError) Hints() []string {
 
 const (
 	logTail = 20 // lines in an UnhealthyError
-	// pollHealth is how often a container that is not ready yet is asked: an
-	// interval is meant for one that is.
-	pollHealth = 250 * time.Millisecond
+	// A container that is not ready yet is asked soon, and then less and less
+	// often: its interval is meant for one that is ready. Podman keeps a process
+	// for five minutes after each check that was asked for through the API.
+	firstPoll = 100 * time.Millisecond
+	lastPoll  = 2 * time.Second
 	// healthMargin is what the service may need beside the check itself.
 	healthMargin = 5 * time.Second
 )
@@ -97,9 +99,7 @@ func (p *Podman) WaitHealthy(ctx context.Context, container string, health Healt
 		return err
 	}
 	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(min(pollHealth, health.Interval))
-	defer tick.Stop()
-	for {
+	for pause := firstPoll; ; pause = min(2*pause, lastPoll, health.Interval) {
 		ready, output, err := p.ready(ctx, container, health, first.RestartCount)
 		if ready || err != nil {
 			return err
@@ -110,7 +110,7 @@ func (p *Podman) WaitHealthy(ctx context.Context, container string, health Healt
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for container %s: %w", container, ctx.Err())
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }

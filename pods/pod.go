@@ -20,6 +20,8 @@ type Pod struct {
 	State      string // Created, Running, Degraded (some run), Exited, Stopped, Paused, Dead
 	Created    time.Time
 	Containers []ContainerState // in the order they were created, without the infra container
+
+	infra string // ID of the container that holds the pod's network
 }
 
 // Running tells whether every container of the pod runs.
@@ -94,7 +96,7 @@ func (p *Podman) Pod(ctx context.Context, name string) (Pod, error) {
 }
 
 func (p *Podman) pod(ctx context.Context, r *types.ListPodsReport) (Pod, error) {
-	pod := Pod{ID: r.Id, Name: r.Name, Labels: r.Labels, State: r.Status, Created: r.Created}
+	pod := Pod{ID: r.Id, Name: r.Name, Labels: r.Labels, State: r.Status, Created: r.Created, infra: r.InfraId}
 	for _, c := range r.Containers {
 		if c.Id == r.InfraId {
 			continue
@@ -144,6 +146,10 @@ func (p *Podman) StartPod(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("start pod %s: %w", name, err)
 	}
+	// Started as a mere dependency it would hide what is wrong with the network.
+	if err := containers.Start(p.call(ctx), pod.infra, nil); err != nil {
+		return fail("start pod "+name, err)
+	}
 	for _, c := range pod.Containers {
 		if c.State == StateRunning {
 			continue
@@ -172,10 +178,8 @@ func (p *Podman) StopPod(ctx context.Context, name string, grace time.Duration) 
 	if err := p.stopContainers(ctx, pod, options); err != nil {
 		return fmt.Errorf("stop pod %s: %w", name, err)
 	}
-	report, err := pods.Stop(p.call(ctx), pod.ID, new(pods.StopOptions).WithTimeout(0))
-	if err == nil && report != nil {
-		err = errors.Join(report.Errs...)
-	}
+	// The API would not stop the pod: it calls one that only holds its network stopped already.
+	err = containers.Stop(p.call(ctx), pod.infra, new(containers.StopOptions).WithTimeout(0))
 	return fail("stop pod "+name, err)
 }
 

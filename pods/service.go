@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,16 +24,22 @@ const (
 // supervise runs a Podman service until whoever started it closes the pipe on
 // its standard input, or dies: the kernel closes it then. A parent-death signal
 // would not do: it belongs to one thread, and rootless Podman runs the service
-// in a child that does not always ask for one.
+// in a child that does not always ask for one. For the same reason the whole
+// group is told to end; what Podman starts for containers has groups of its own.
 const supervise = `
+trap : TERM
 exec 3<&0
 podman system service --time=0 "$1" </dev/null 3<&- &
 service=$!
-{ read -r _ <&3; kill "$service" 2>/dev/null; } &
+{ read -r _ <&3; kill -TERM 0; } &
 watcher=$!
 exec 3<&-
 wait "$service"
 status=$?
+while kill -0 "$service" 2>/dev/null; do
+	wait "$service"
+	status=$?
+done
 kill "$watcher" 2>/dev/null
 exit "$status"
 `
@@ -87,6 +94,7 @@ func (s *service) start() error {
 	}
 	defer log.Close()
 	s.cmd = exec.Command("/bin/sh", "-c", supervise, "bareboat-podman", "unix://"+s.socket)
+	s.cmd.Env = localEnviron()
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = r, log, log
 	// Its own group: the terminal's interrupt is for us, we still need Podman to clean up.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -99,6 +107,15 @@ func (s *service) start() error {
 		close(s.done)
 	}()
 	return nil
+}
+
+// localEnviron is our environment without what makes podman a mere client of
+// another service; an empty value does, too.
+func localEnviron() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return name == "CONTAINER_HOST" || name == "CONTAINER_CONNECTION"
+	})
 }
 
 // ready returns as soon as the service takes connections.
@@ -121,18 +138,23 @@ func (s *service) ready(ctx context.Context) error {
 	}
 }
 
-// stop ends the service and returns when it is gone.
+// stop ends the service and returns when the last of its processes is gone.
 func (s *service) stop() error {
 	s.alive.Close()
-	select {
-	case <-s.done:
-	case <-time.After(stopTimeout):
-		// Only the service is in this group: Podman gives what runs for containers groups of their own.
-		if err := unix.Kill(-s.cmd.Process.Pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("stop the podman service: %w", err)
+	group := -s.cmd.Process.Pid
+	kill := time.After(stopTimeout)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !errors.Is(unix.Kill(group, 0), unix.ESRCH) {
+		select {
+		case <-tick.C:
+		case <-kill:
+			if err := unix.Kill(group, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("stop the podman service: %w", err)
+			}
 		}
-		<-s.done
 	}
+	<-s.done
 	return s.cleanUp()
 }
 
