@@ -1,0 +1,331 @@
+package release_test
+
+import (
+	"strings"
+	"testing"
+
+	"bareboat/internal/oci"
+	"bareboat/pods"
+	"bareboat/pods/release"
+)
+
+// running is a world where version 1 of everything runs as release 1.
+func running(t *testing.T) *world {
+	t.Helper()
+	w := newWorld()
+	if _, err := w.deploy(t, project(nil)); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func digest(v string) string { return "@sha256:" + strings.Repeat(v, 64) }
+
+func TestPlan(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		prepare func(*world, *release.Desired)
+		release int
+		serving int
+		want    string
+	}{{
+		name:    "first release",
+		prepare: func(w *world, _ *release.Desired) { *w = *newWorld() },
+		release: 1,
+		want: `
+make volume shop_run
+make network shop_default
+pull 127.0.0.1:5000/shop/api` + digest("1") + `
+start shop-chat-r1
+wait for shop-chat-r1
+start shop-api-r1
+wait for shop-api-r1
+start shop-worker-r1
+wait for shop-worker-r1
+start shop-once-r1
+wait for shop-once-r1
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20000, release 1
+start shop-edge-r1
+wait for shop-edge-r1
+switch to release 1
+`,
+	}, {
+		name:    "nothing to do",
+		prepare: func(*world, *release.Desired) {},
+		serving: 1,
+		want:    "\n",
+	}, {
+		name:    "another revision of the same images",
+		prepare: func(_ *world, d *release.Desired) { d.Revision = "def" },
+		serving: 1,
+		want:    "\n",
+	}, {
+		name:    "another registry with the same images",
+		prepare: func(_ *world, d *release.Desired) { d.Services[1].Pull.Registry = "127.0.0.1:6000" },
+		serving: 1,
+		want:    "\n",
+	}, {
+		name: "one backend's image",
+		prepare: func(_ *world, d *release.Desired) {
+			d.Services[0] = project(map[string]string{"chat": "2"}).Services[0]
+		},
+		release: 2, serving: 1,
+		want: `
+start shop-chat-r2
+wait for shop-chat-r2
+tell the edge: chat is at unix:/sockets/2.sock, api is at 127.0.0.1:20000, release 2
+switch to release 2
+stop and remove shop-chat-r1
+`,
+	}, {
+		name:    "a backend's port is leased anew",
+		prepare: func(_ *world, d *release.Desired) { d.Services[1].Pod.Containers[0].Env = nil },
+		release: 2, serving: 1,
+		want: `
+pull 127.0.0.1:5000/shop/api` + digest("1") + `
+start shop-api-r2
+wait for shop-api-r2
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20001, release 2
+switch to release 2
+stop and remove shop-api-r1
+`,
+	}, {
+		name:    "a worker that may run twice",
+		prepare: func(_ *world, d *release.Desired) { d.Services[2].Pod.Containers[0].User = "5" },
+		release: 2, serving: 1,
+		want: `
+start shop-worker-r2
+wait for shop-worker-r2
+stop and remove shop-worker-r1
+`,
+	}, {
+		name:    "a worker that may not run twice",
+		prepare: func(_ *world, d *release.Desired) { d.Services[3].Pod.Containers[0].User = "5" },
+		release: 2, serving: 1,
+		want: `
+stop shop-once-r1
+start shop-once-r2
+wait for shop-once-r2
+stop and remove shop-once-r1
+`,
+	}, {
+		name:    "the edge",
+		prepare: func(_ *world, d *release.Desired) { d.Services[4].Pod.Containers[0].User = "5" },
+		release: 2, serving: 1,
+		want: `
+stop shop-edge-r1
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20000, release 2
+start shop-edge-r2
+wait for shop-edge-r2
+switch to release 2
+stop and remove shop-edge-r1
+`,
+	}, {
+		name:    "a route alone needs no new pod",
+		prepare: func(_ *world, d *release.Desired) { d.Services[0].Backend.Hosts = []string{"chat.example"} },
+		release: 2, serving: 1,
+		want: `
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20000, release 2
+switch to release 2
+`,
+	}, {
+		name:    "a port of the edge alone needs no new pod",
+		prepare: func(_ *world, d *release.Desired) { d.Services[4].Edge.Port = 9090 },
+		release: 2, serving: 1,
+		want: `
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20000, release 2
+switch to release 2
+`,
+	}, {
+		name:    "a service that is no more",
+		prepare: func(_ *world, d *release.Desired) { d.Services = append(d.Services[:1], d.Services[2:]...) },
+		release: 2, serving: 1,
+		want: `
+tell the edge: chat is at unix:/sockets/1.sock, release 2
+switch to release 2
+stop and remove shop-api-r1
+`,
+	}, {
+		name:    "a pod that does not run",
+		prepare: func(w *world, _ *release.Desired) { w.pods["shop-chat-r1"].pod.Containers[0].State = pods.StateExited },
+		release: 2, serving: 1,
+		want: `
+start shop-chat-r2
+wait for shop-chat-r2
+tell the edge: chat is at unix:/sockets/2.sock, api is at 127.0.0.1:20000, release 2
+switch to release 2
+stop and remove shop-chat-r1
+`,
+	}, {
+		name:    "the edge's file is gone",
+		prepare: func(w *world, _ *release.Desired) { w.told = nil },
+		release: 2, serving: 1,
+		want: `
+wait for shop-chat-r1
+wait for shop-api-r1
+stop shop-edge-r1
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20000, release 2
+start shop-edge-r2
+wait for shop-edge-r2
+switch to release 2
+stop and remove shop-edge-r1
+`,
+	}, {
+		name: "a port that another project has",
+		prepare: func(w *world, _ *release.Desired) {
+			*w = *newWorld()
+			w.pods["x"] = &madePod{pod: pods.Pod{Name: "x", Labels: map[string]string{
+				pods.LabelProject: "other", pods.LabelService: "x", pods.LabelRelease: "7", pods.LabelUp: "127.0.0.1:20000"}}}
+			w.volumes["shop_run"], w.networks["shop_default"] = pods.Volume{Name: "shop_run"}, pods.NetworkState{Name: "shop_default"}
+		},
+		release: 1,
+		want: `
+pull 127.0.0.1:5000/shop/api` + digest("1") + `
+start shop-chat-r1
+wait for shop-chat-r1
+start shop-api-r1
+wait for shop-api-r1
+start shop-worker-r1
+wait for shop-worker-r1
+start shop-once-r1
+wait for shop-once-r1
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20001, release 1
+start shop-edge-r1
+wait for shop-edge-r1
+switch to release 1
+`,
+	}} {
+		t.Run(c.name, func(t *testing.T) {
+			w, d := running(t), project(nil)
+			c.prepare(w, &d)
+			plan := w.plan(t, d)
+			if got := "\n" + plan.String(); got != c.want {
+				t.Errorf("plan is%s\nwant%s", got, c.want)
+			}
+			if plan.Release != c.release || plan.Serving != c.serving || plan.Empty() != (c.want == "\n") {
+				t.Errorf("release %d, serving %d, empty %t; want %d, %d", plan.Release, plan.Serving, plan.Empty(), c.release, c.serving)
+			}
+		})
+	}
+}
+
+func TestPlanNeedsDigests(t *testing.T) {
+	d := project(nil)
+	d.Services[0].Image = oci.Reference{Registry: "localhost", Repository: "shop/chat", Tag: "latest"}
+	_, err := release.NewPlan(d, release.Actual{})
+	if want := "plan service chat: image localhost/shop/chat:latest is not pinned by a digest"; err == nil || err.Error() != want {
+		t.Errorf("NewPlan = %v, want %s", err, want)
+	}
+}
+
+func TestPlanNoPortLeft(t *testing.T) {
+	_, err := release.NewPlan(project(nil), release.Actual{PortFree: func(uint16) bool { return false }})
+	if want := "plan service api: no port of 127.0.0.1 from 20000 to 29999 is free"; err == nil || err.Error() != want {
+		t.Errorf("NewPlan = %v, want %s", err, want)
+	}
+}
+
+// What a pod is told about its release.
+func TestStamp(t *testing.T) {
+	w := running(t)
+	chat, api := w.pods["shop-chat-r1"].spec, w.pods["shop-api-r1"].spec
+	for _, c := range []struct{ what, got, want string }{
+		{"socket", chat.Containers[0].Env["LISTEN"], "unix:/run/chat/1.sock"},
+		{"port", api.Containers[0].Env["LISTEN"], ":9000"},
+		{"release", chat.Containers[0].Env[release.EnvRelease], "1"},
+		{"revision", chat.Containers[0].Env[release.EnvRevision], "abc"},
+		{"own variable", chat.Containers[0].Env["A"], "b"},
+		{"container", chat.Containers[0].Name, "shop-chat-r1-chat"},
+		{"image", chat.Containers[0].Image, "localhost/shop/chat" + digest("1")},
+		{"pulled image", api.Containers[0].Image, "127.0.0.1:5000/shop/api" + digest("1")},
+		{"image label", api.Labels[pods.LabelImage], "localhost/shop/api" + digest("1")},
+		{"upstream label", api.Labels[pods.LabelUp], "127.0.0.1:20000"},
+		{"container's label", chat.Containers[0].Labels[pods.LabelService], "chat"},
+		{"volume's label", w.volumes["shop_run"].Labels[pods.LabelProject], "shop"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s is %q, want %q", c.what, c.got, c.want)
+		}
+	}
+	if want := (pods.Port{HostIP: "127.0.0.1", Host: 20000, Container: 9000}); len(api.Ports) != 1 || api.Ports[0] != want {
+		t.Errorf("ports are %v, want %v", api.Ports, want)
+	}
+	if e := project(nil).Services[0].Pod.Containers[0].Env; len(e) != 1 {
+		t.Errorf("the service's own variables were changed: %v", e)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	w := running(t)
+	w.pods["shop-api-r1"].pod.Containers[0].Health = "healthy"
+	actual, err := release.Observe(t.Context(), w, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := release.StatusOf("shop", actual)
+	if len(list) != 5 {
+		t.Fatalf("%d pods, want 5", len(list))
+	}
+	for _, s := range list {
+		if s.Serving != (s.Service == "chat" || s.Service == "api") || s.Release != 1 {
+			t.Errorf("%+v", s)
+		}
+	}
+	if s := list[0]; s.Service != "api" || s.Health != "healthy" || s.Upstream != "127.0.0.1:20000" {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestDown(t *testing.T) {
+	for _, c := range []struct {
+		volumes bool
+		want    string
+	}{
+		{false, `
+stop and remove shop-api-r1
+stop and remove shop-chat-r1
+stop and remove shop-edge-r1
+stop and remove shop-once-r1
+stop and remove shop-worker-r1
+remove network shop_default
+remove what the edge was told
+`},
+		{true, `
+stop and remove shop-api-r1
+stop and remove shop-chat-r1
+stop and remove shop-edge-r1
+stop and remove shop-once-r1
+stop and remove shop-worker-r1
+remove network shop_default
+remove volume shop_run
+remove what the edge was told
+`},
+	} {
+		w := running(t)
+		w.volumes["other"] = pods.Volume{Name: "other", Labels: map[string]string{pods.LabelProject: "other"}}
+		actual, err := release.Observe(t.Context(), w, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan := release.DownPlan("shop", actual, c.volumes)
+		if got := "\n" + plan.String(); got != c.want {
+			t.Errorf("plan is%s\nwant%s", got, c.want)
+		}
+		if err := release.NewDeployer(w, w).Run(t.Context(), plan); err != nil {
+			t.Fatal(err)
+		}
+		if len(w.pods)+len(w.networks) != 0 || w.told != nil || w.volumes["other"].Name == "" {
+			t.Errorf("left: %s", w.state())
+		}
+		if _, there := w.volumes["shop_run"]; there == c.volumes {
+			t.Errorf("volume is there: %t", there)
+		}
+		actual, err = release.Observe(t.Context(), w, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again := release.DownPlan("shop", actual, c.volumes); !again.Empty() {
+			t.Errorf("a second time: %s", again)
+		}
+	}
+}

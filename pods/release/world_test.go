@@ -1,0 +1,342 @@
+package release_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"bareboat/internal/oci"
+	"bareboat/pods"
+	"bareboat/pods/release"
+)
+
+var errInjected = errors.New("injected")
+
+// crash is what a panic carries where the process would have been killed.
+type crash struct{}
+
+// world is a Podman and an edge that live in memory. Call number fail ends with
+// an error, call number crash ends the process, before or after its effect.
+type world struct {
+	pods      map[string]*madePod
+	volumes   map[string]pods.Volume
+	networks  map[string]pods.NetworkState
+	told      *release.Routing
+	loaded    map[string]release.Routing // by running edge container
+	sick      map[string]bool            // services whose pods are not healthy
+	bad       bool                       // the edge's configuration does not pass its test
+	calls     []string
+	fail      int
+	crash     int
+	afterward bool // crash after the effect
+	atCall    func(call string)
+}
+
+type madePod struct {
+	pod  pods.Pod
+	spec pods.Spec
+}
+
+func newWorld() *world {
+	return &world{
+		pods: map[string]*madePod{}, volumes: map[string]pods.Volume{}, networks: map[string]pods.NetworkState{},
+		loaded: map[string]release.Routing{}, sick: map[string]bool{},
+	}
+}
+
+// call counts a call, has it fail or crash where that is due, and else has its
+// effect.
+func (w *world) call(ctx context.Context, effect func() error, name ...string) error {
+	w.calls = append(w.calls, strings.Join(name, " "))
+	if w.atCall != nil {
+		w.atCall(w.calls[len(w.calls)-1])
+	}
+	n := len(w.calls)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if n == w.fail {
+		return errInjected
+	}
+	if n == w.crash && !w.afterward {
+		panic(crash{})
+	}
+	err := effect()
+	if n == w.crash {
+		panic(crash{})
+	}
+	return err
+}
+
+func (w *world) Pods(context.Context, map[string]string) ([]pods.Pod, error) {
+	var list []pods.Pod
+	for _, name := range slices.Sorted(maps.Keys(w.pods)) {
+		p := w.pods[name].pod
+		p.Containers = slices.Clone(p.Containers)
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+func (w *world) Volumes(context.Context, map[string]string) ([]pods.Volume, error) {
+	return slices.Collect(maps.Values(w.volumes)), nil
+}
+
+func (w *world) Networks(context.Context, map[string]string) ([]pods.NetworkState, error) {
+	return slices.Collect(maps.Values(w.networks)), nil
+}
+
+func (w *world) EnsureVolume(ctx context.Context, name string, labels map[string]string) error {
+	return w.call(ctx, func() error {
+		w.volumes[name] = pods.Volume{Name: name, Labels: labels}
+		return nil
+	}, "volume", name)
+}
+
+func (w *world) EnsureNetwork(ctx context.Context, name string, labels map[string]string, internal bool) error {
+	return w.call(ctx, func() error {
+		w.networks[name] = pods.NetworkState{Name: name, Labels: labels, Internal: internal}
+		return nil
+	}, "network", name)
+}
+
+func (w *world) RemoveNetwork(ctx context.Context, name string) error {
+	return w.call(ctx, func() error { delete(w.networks, name); return nil }, "remove network", name)
+}
+
+func (w *world) RemoveVolume(ctx context.Context, name string) error {
+	return w.call(ctx, func() error { delete(w.volumes, name); return nil }, "remove volume", name)
+}
+
+func (w *world) Pull(ctx context.Context, ref string, insecure bool, _ io.Writer) (string, error) {
+	return "id", w.call(ctx, func() error { return nil }, "pull", ref, fmt.Sprint(insecure))
+}
+
+func (w *world) CreatePod(ctx context.Context, spec pods.Spec) (pods.Pod, error) {
+	err := w.call(ctx, func() error {
+		if old, ok := w.pods[spec.Name]; ok {
+			if !reflect.DeepEqual(old.spec, spec) {
+				return &pods.ConflictError{Kind: "pod", Name: spec.Name, Why: "it differs"}
+			}
+			return nil
+		}
+		p := pods.Pod{Name: spec.Name, Labels: spec.Labels, State: "Created"}
+		for _, c := range spec.Containers {
+			p.Containers = append(p.Containers, pods.ContainerState{Name: c.Name, State: pods.StateCreated})
+		}
+		w.pods[spec.Name] = &madePod{p, spec}
+		return nil
+	}, "create", spec.Name)
+	return pods.Pod{}, err
+}
+
+func (w *world) StartPod(ctx context.Context, name string) error {
+	return w.call(ctx, func() error {
+		p, ok := w.pods[name]
+		if !ok {
+			return pods.ErrNotFound
+		}
+		if p.pod.Running() {
+			return nil
+		}
+		if p.spec.Network.Mode == pods.NetworkHost && len(w.loaded) > 0 {
+			return errors.New("address already in use")
+		}
+		for i := range p.pod.Containers {
+			p.pod.Containers[i].State = pods.StateRunning
+		}
+		if p.spec.Network.Mode == pods.NetworkHost {
+			if w.told == nil {
+				return errors.New("the edge finds no configuration")
+			}
+			w.loaded[p.pod.Containers[0].Name] = *w.told
+		}
+		return nil
+	}, "start", name)
+}
+
+func (w *world) StopPod(ctx context.Context, name string, _ time.Duration) error {
+	return w.call(ctx, func() error {
+		p, ok := w.pods[name]
+		if !ok {
+			return pods.ErrNotFound
+		}
+		for i := range p.pod.Containers {
+			p.pod.Containers[i].State = pods.StateExited
+			delete(w.loaded, p.pod.Containers[i].Name)
+		}
+		return nil
+	}, "stop", name)
+}
+
+func (w *world) RemovePod(ctx context.Context, name string) error {
+	return w.call(ctx, func() error {
+		if p, ok := w.pods[name]; ok {
+			delete(w.loaded, p.pod.Containers[0].Name)
+		}
+		delete(w.pods, name)
+		return nil
+	}, "remove", name)
+}
+
+func (w *world) WaitHealthy(ctx context.Context, container string, _ pods.Health) error {
+	return w.call(ctx, func() error {
+		for _, p := range w.pods {
+			if p.pod.Containers[0].Name != container {
+				continue
+			}
+			if w.sick[p.pod.Labels[pods.LabelService]] || !p.pod.Running() {
+				return &pods.UnhealthyError{Container: container, Output: "does not feel well", Log: []string{"line"}}
+			}
+			return nil
+		}
+		return pods.ErrNotFound
+	}, "healthy", container)
+}
+
+func (w *world) Current() (*release.Routing, error) {
+	if w.told == nil {
+		return nil, nil
+	}
+	r := *w.told
+	return &r, nil
+}
+
+func (w *world) Write(r release.Routing) error {
+	return w.call(context.Background(), func() error { w.told = &r; return nil }, "write", fmt.Sprint(r.Release))
+}
+
+func (w *world) Clear() error {
+	return w.call(context.Background(), func() error { w.told = nil; return nil }, "clear")
+}
+
+func (w *world) Test(ctx context.Context, container string) error {
+	return w.call(ctx, func() error {
+		if w.bad {
+			return errors.New("unknown directive")
+		}
+		return nil
+	}, "test", container)
+}
+
+func (w *world) Reload(ctx context.Context, container string) error {
+	return w.call(ctx, func() error {
+		if _, ok := w.loaded[container]; !ok {
+			return fmt.Errorf("%s does not run", container)
+		}
+		w.loaded[container] = *w.told
+		return nil
+	}, "reload", container)
+}
+
+func (w *world) WaitRelease(ctx context.Context, r release.Routing) error {
+	return w.call(ctx, func() error {
+		for _, l := range w.loaded {
+			if l.Release == r.Release {
+				return nil
+			}
+		}
+		return fmt.Errorf("release %d does not answer", r.Release)
+	}, "ask for", fmt.Sprint(r.Release))
+}
+
+// answers says why a site that the edge has loaded would not answer, or "".
+func (w *world) answers() string {
+	if len(w.loaded) == 0 {
+		return "no edge runs"
+	}
+	for _, l := range w.loaded {
+		for _, s := range l.Sites {
+			if !slices.ContainsFunc(slices.Collect(maps.Values(w.pods)), func(p *madePod) bool {
+				return p.pod.Labels[pods.LabelUp] == s.Upstream && p.pod.Running()
+			}) {
+				return "nothing runs at " + s.Upstream
+			}
+		}
+	}
+	return ""
+}
+
+// state is what matters of the world, to be compared.
+func (w *world) state() string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(w.pods)) {
+		fmt.Fprintf(&b, "%s running=%t\n", name, w.pods[name].pod.Running())
+	}
+	fmt.Fprintf(&b, "told %+v\nloaded %+v\nnetworks %v\n", w.told, w.loaded, slices.Sorted(maps.Keys(w.networks)))
+	return b.String()
+}
+
+func (w *world) plan(t *testing.T, d release.Desired) release.Plan {
+	t.Helper()
+	actual, err := release.Observe(t.Context(), w, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	actual.PortFree = nil // of the real host's ports nothing may depend
+	plan, err := release.NewPlan(d, actual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+// deploy brings the world to d and tells whether it crashed on the way.
+func (w *world) deploy(t *testing.T, d release.Desired) (crashed bool, err error) {
+	t.Helper()
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ours := r.(crash); !ours {
+				panic(r)
+			}
+			crashed = true
+		}
+	}()
+	plan := w.plan(t, d)
+	w.calls = nil
+	return false, release.NewDeployer(w, w).Run(t.Context(), plan)
+}
+
+// project is one of everything: a backend with a socket, one with a port, two
+// workers and the edge. Each version is another image.
+func project(versions map[string]string) release.Desired {
+	service := func(name string, mode pods.NetworkMode) release.Service {
+		v := versions[name]
+		if v == "" {
+			v = "1"
+		}
+		image := oci.Reference{Registry: "localhost", Repository: "shop/" + name}
+		return release.Service{
+			Name:  name,
+			Image: image.WithDigest(oci.Digest("sha256:" + strings.Repeat(v, 64))),
+			Pod: pods.Spec{
+				Network:    pods.Network{Mode: mode},
+				Containers: []pods.Container{{Name: name, Env: map[string]string{"A": "b"}, Health: &pods.Health{Test: []string{"CMD", "ok"}}}},
+			},
+		}
+	}
+	chat := service("chat", pods.NetworkNone)
+	chat.Backend = &release.Backend{Socket: "/run/chat/{release}.sock", EdgeSocket: "/sockets/{release}.sock", Env: "LISTEN", Path: "/"}
+	api := service("api", pods.NetworkBridge)
+	api.Backend = &release.Backend{Port: 9000, Env: "LISTEN", Path: "/api/", Hosts: []string{"shop.example"}}
+	api.Pull = oci.Reference{Registry: "127.0.0.1:5000", Repository: "shop/api", Digest: api.Image.Digest}
+	api.Insecure = true
+	once := service("once", pods.NetworkBridge)
+	once.StopFirst = true
+	edge := service("edge", pods.NetworkHost)
+	edge.Edge, edge.StopFirst = &release.Edge{Port: 8080}, true
+	return release.Desired{
+		Project:  "shop",
+		Revision: "abc",
+		Volumes:  []release.Volume{{Name: "shop_run"}},
+		Networks: []release.Network{{Name: "shop_default"}},
+		Services: []release.Service{chat, api, service("worker", pods.NetworkBridge), once, edge},
+	}
+}
