@@ -154,13 +154,19 @@ func (p *packages) write(requests []debian.Request) {
 	p.tell("lock", "%s is written: commit it", p.path)
 }
 
-// layers gives the files of one request's packages.
-func (p *packages) layers(ctx context.Context, r debian.Request) ([]layer.Layer, error) {
+// unpack gives the files of one request's packages, and what there is to say
+// about them.
+func (p *packages) unpack(ctx context.Context, r debian.Request) ([]layer.Layer, debian.Report, error) {
 	lock, ok := p.file.Find(r.Hash(), p.arch)
 	if !ok {
-		return nil, &LockError{p.path, fmt.Errorf("it does not pin %v", r.Packages)}
+		return nil, debian.Report{}, &LockError{p.path, fmt.Errorf("it does not pin %v", r.Packages)}
 	}
-	layers, report, err := p.archive.Layers(ctx, lock, r)
+	return p.archive.Layers(ctx, lock, r)
+}
+
+// layers unpacks and tells what a person should know of it.
+func (p *packages) layers(ctx context.Context, r debian.Request) ([]layer.Layer, error) {
+	layers, report, err := p.unpack(ctx, r)
 	if err != nil {
 		return nil, err
 	}

@@ -71,13 +71,22 @@ func (g *GoSource) validate() error {
 	return nil
 }
 
-// destination is the binary's path in the image.
-func (g *GoSource) destination() string {
+// destination is the binary's path in the image. A package given as "." is
+// named by its import path, not by the folder that it was checked out into.
+func (g *GoSource) destination(ctx context.Context, dir string, env []string) (string, error) {
 	if g.Path != "" {
-		return cleanPath(g.Path)
+		return cleanPath(g.Path), nil
 	}
 	pkg, _, _ := strings.Cut(g.Package, "@")
-	return "usr/bin/" + path.Base(path.Clean(pkg))
+	name := path.Base(majorless(path.Clean(pkg)))
+	if name == "." || name == ".." {
+		said, err := goOutput(ctx, dir, env, "list", "-f", "{{.ImportPath}}", pkg)
+		if err != nil {
+			return "", err
+		}
+		name = path.Base(majorless(strings.TrimSpace(said)))
+	}
+	return "usr/bin/" + name, nil
 }
 
 // compile builds the package for a platform and gives the layer. The binary is
@@ -89,7 +98,15 @@ func (g *GoSource) compile(ctx context.Context, dir string, p Platform, work str
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return layer.Layer{}, err
 	}
-	binary, err := g.run(ctx, dir, p, out)
+	env, err := goEnv(ctx, dir, p)
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	dest, err := g.destination(ctx, dir, env)
+	if err != nil {
+		return layer.Layer{}, err
+	}
+	binary, err := g.run(ctx, dir, p, env, out)
 	if err != nil {
 		return layer.Layer{}, err
 	}
@@ -97,7 +114,6 @@ func (g *GoSource) compile(ctx context.Context, dir string, p Platform, work str
 	if err != nil {
 		return layer.Layer{}, fmt.Errorf("compile %s: it is not a main package: %w", g.Package, err)
 	}
-	dest := g.destination()
 	return layer.Layer{
 		Name:      "go:" + path.Base(dest),
 		CreatedBy: "bareboat go " + g.Package,
@@ -109,18 +125,14 @@ func (g *GoSource) compile(ctx context.Context, dir string, p Platform, work str
 }
 
 // run calls the go command and gives the path of the binary.
-func (g *GoSource) run(ctx context.Context, dir string, p Platform, out string) (string, error) {
+func (g *GoSource) run(ctx context.Context, dir string, p Platform, env []string, out string) (string, error) {
 	flags := []string{"-buildmode=exe", "-trimpath", "-buildvcs=false", "-ldflags=" + strings.TrimSpace("-s -w -buildid= "+g.Ldflags)}
 	if len(g.Tags) > 0 {
 		flags = append(flags, "-tags="+strings.Join(g.Tags, ","))
 	}
-	env, err := goEnv(ctx, dir, p)
-	if err != nil {
-		return "", err
-	}
 	pkg, version, remote := strings.Cut(g.Package, "@")
 	var args []string
-	binary := filepath.Join(out, path.Base(g.destination()))
+	binary := filepath.Join(out, "program")
 	if remote {
 		// `go build` takes no version, and `go install` no place to put the
 		// result but GOPATH.

@@ -51,11 +51,11 @@ func (b *Builder) source(ctx context.Context, r *Recipe, s LayerSpec, tree, work
 		return []layer.Layer{s.Accounts.layer()}, nil
 	}
 	request, _ := s.packages()
-	layers, err := packages.layers(ctx, request)
-	if err != nil || s.Debian != nil {
-		return layers, err
+	if s.Debian != nil {
+		return packages.layers(ctx, request)
 	}
-	return []layer.Layer{s.part(layers)}, nil
+	layers, _, err := packages.unpack(ctx, request)
+	return []layer.Layer{s.part(layers)}, err
 }
 
 func entryNames(entries []FileEntry) string {

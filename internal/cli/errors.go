@@ -69,6 +69,7 @@ func exitCode(err error) int {
 	var (
 		usage      *usageError
 		conf       *config.Error
+		lock       *builder.LockError
 		access     *registry.Error
 		locked     *release.LockedError
 		failed     *release.FailedError
@@ -79,7 +80,7 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.As(err, &usage), unknownCmd:
 		return exitUsage
-	case errors.As(err, &conf), errors.Is(err, builder.ErrRecipe):
+	case errors.As(err, &conf), errors.As(err, &lock), errors.Is(err, builder.ErrRecipe):
 		return exitConfig
 	case errors.As(err, &access):
 		return exitAccess

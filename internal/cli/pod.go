@@ -247,16 +247,20 @@ func (a *app) inspect() *cobra.Command {
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			name := args[0]
 			if project, err := a.load(c.Context()); err == nil {
-				if _, ok := project.Service(args[0]); ok {
-					return a.inspectService(c, args[0])
+				if s, ok := project.Service(name); ok {
+					if shown, err := a.inspectService(c, name); shown || err != nil {
+						return err
+					}
+					name = s.Image.String()
 				}
 			}
 			b, err := a.builder()
 			if err != nil {
 				return err
 			}
-			img, err := b.Inspect(c.Context(), args[0])
+			img, err := b.Inspect(c.Context(), name)
 			if err != nil {
 				return err
 			}
@@ -265,16 +269,17 @@ func (a *app) inspect() *cobra.Command {
 	}
 }
 
-func (a *app) inspectService(c *cobra.Command, name string) error {
+// inspectService shows the pods of a service, if it has any.
+func (a *app) inspectService(c *cobra.Command, name string) (shown bool, err error) {
 	p, _, err := a.pipeline(c.Context())
 	if err != nil {
-		return err
+		return false, err
 	}
 	all, err := p.Inspect(c.Context(), name)
-	if err != nil {
-		return err
+	if err != nil || len(all) == 0 {
+		return false, err
 	}
-	return a.printJSON(all)
+	return true, a.printJSON(all)
 }
 
 // confirm asks on the terminal; elsewhere nobody could answer.

@@ -99,3 +99,6 @@ func (p *Printer) Close() {
 	p.mu.Unlock()
 	p.bars.Wait()
 }
+
+// Say prints a line below the bars, for a person.
+func (p *Printer) Say(text string) { fmt.Fprintln(p.w, text) }

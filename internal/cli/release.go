@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"bareboat/internal/pipeline"
+)
+
+func (a *app) up() *cobra.Command {
+	var opts releaseOptions
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Build, push and release the project, and print its URL",
+		Long: `Build the images of services that have a recipe, push them to the registry, and
+release the project: new pods start beside the old, are asked until they are
+healthy, get the traffic, and only then the old ones end. What has not changed is
+not touched. If a new pod does not become healthy the old ones go on serving, and
+the exit code is 5.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			p, progress, err := a.pipeline(c.Context())
+			if err != nil {
+				return err
+			}
+			p.Builder.Locked = opts.locked
+			if opts.dryRun {
+				lines, err := p.PlanUp(c.Context())
+				return a.printPlan(lines, err)
+			}
+			return a.release(c.Context(), opts, progress, p.Up)
+		},
+	}
+	c.Flags().BoolVar(&opts.locked, "locked", false, "fail when image.lock can no longer be followed, as CI wants it")
+	return opts.flags(c)
+}
+
+func (a *app) deploy() *cobra.Command {
+	var opts releaseOptions
+	c := &cobra.Command{
+		Use:   "deploy",
+		Short: "Release the project with the images that the registry has",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			p, progress, err := a.pipeline(c.Context())
+			if err != nil {
+				return err
+			}
+			if opts.dryRun {
+				lines, err := p.PlanDeploy(c.Context())
+				return a.printPlan(lines, err)
+			}
+			return a.release(c.Context(), opts, progress, p.Deploy)
+		},
+	}
+	return opts.flags(c)
+}
+
+type releaseOptions struct{ locked, dryRun, json bool }
+
+func (o *releaseOptions) flags(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "print the plan")
+	c.Flags().BoolVar(&o.json, "json", false, "print one JSON document")
+	return c
+}
+
+func (a *app) release(ctx context.Context, opts releaseOptions, progress *Printer, do func(context.Context) (pipeline.Released, error)) error {
+	done, err := do(ctx)
+	progress.Close()
+	if err != nil {
+		return err
+	}
+	if opts.json {
+		return a.printJSON(done)
+	}
+	if done.Changed {
+		progress.Say(fmt.Sprintf("release %d serves", done.Release))
+	} else {
+		progress.Say(fmt.Sprintf("nothing to do: release %d is what is wanted", done.Release))
+	}
+	if done.URL != "" {
+		fmt.Fprintln(a.stdout, done.URL)
+	}
+	return nil
+}
+
+func (a *app) down() *cobra.Command {
+	var volumes, yes, dryRun bool
+	c := &cobra.Command{
+		Use:   "down",
+		Short: "Remove the project's pods and networks, and with --volumes its data",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			p, progress, err := a.pipeline(c.Context())
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				lines, err := p.PlanDown(c.Context(), volumes)
+				return a.printPlan(lines, err)
+			}
+			if volumes && !yes {
+				ok, err := a.confirm(fmt.Sprintf("Remove the volumes of %s with all data in them?", p.Project.Name))
+				if err != nil || !ok {
+					return err
+				}
+			}
+			err = p.Down(c.Context(), volumes)
+			progress.Close()
+			return err
+		},
+	}
+	c.Flags().BoolVar(&volumes, "volumes", false, "also remove the volumes and the data in them; asks first")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "print the plan")
+	return c
+}

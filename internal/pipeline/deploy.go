@@ -1,0 +1,218 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"bareboat/internal/oci"
+	"bareboat/pods"
+	"bareboat/pods/release"
+)
+
+// Released is what a release came to.
+type Released struct {
+	Release int    `json:"release"` // that serves now
+	Changed bool   `json:"changed"`
+	URL     string `json:"url,omitempty"` // of the edge, if there is one
+}
+
+// Up builds, pushes and releases the project.
+func (p *Pipeline) Up(ctx context.Context) (Released, error) {
+	return p.release(ctx, "up", func(d *destination) ([]Image, error) { return p.push(ctx, d, nil) })
+}
+
+// Deploy releases the project with the images that the registry has.
+func (p *Pipeline) Deploy(ctx context.Context) (Released, error) {
+	return p.release(ctx, "deploy", func(*destination) ([]Image, error) { return nil, nil })
+}
+
+// release gets the images ready, plans and carries the plan out.
+func (p *Pipeline) release(ctx context.Context, doing string, ready func(*destination) ([]Image, error)) (out Released, err error) {
+	d := p.openRegistry(ctx)
+	defer func() { err = errors.Join(err, d.close()) }()
+	images, err := ready(d)
+	if err != nil {
+		return Released{}, err
+	}
+	if images, err = p.complete(ctx, d, images); err != nil {
+		return Released{}, err
+	}
+	err = p.locked(ctx, "bareboat "+doing, func(w *workplace) error {
+		plan, err := p.plan(ctx, w, images)
+		if err != nil {
+			return err
+		}
+		out = Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.url()}
+		if plan.Empty() {
+			return nil
+		}
+		if plan.Release != 0 {
+			out.Release = plan.Release
+		}
+		return p.run(ctx, w, plan, &puller{Podman: w.podman, from: d, notify: p.notify})
+	})
+	return out, err
+}
+
+// PlanDeploy says what Deploy would do.
+func (p *Pipeline) PlanDeploy(ctx context.Context) (lines []string, err error) {
+	d := p.openRegistry(ctx)
+	defer func() { err = errors.Join(err, d.close()) }()
+	images, err := p.complete(ctx, d, nil)
+	if err != nil {
+		return nil, err
+	}
+	err = p.withPodman(ctx, func(podman *pods.Podman) error {
+		plan, err := p.plan(ctx, &workplace{podman: podman}, images)
+		lines = planLines(plan)
+		return err
+	})
+	return lines, err
+}
+
+func planLines(plan release.Plan) []string {
+	if plan.Empty() {
+		return []string{"nothing to do"}
+	}
+	return strings.Split(strings.TrimSpace(plan.String()), "\n")
+}
+
+// complete pins the images of the services that were not built just now.
+func (p *Pipeline) complete(ctx context.Context, d *destination, built []Image) ([]Image, error) {
+	have := map[string]bool{}
+	for _, i := range built {
+		have[i.Service] = true
+	}
+	for _, s := range p.Project.Services {
+		if have[s.Name] {
+			continue
+		}
+		i, err := d.resolve(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		built = append(built, i)
+	}
+	return built, nil
+}
+
+// workplace is what a release works with: Podman and the project's lock.
+type workplace struct {
+	podman *pods.Podman
+}
+
+// locked calls do with Podman, while no other release of the project runs.
+func (p *Pipeline) locked(ctx context.Context, doing string, do func(*workplace) error) (err error) {
+	dir, err := release.Dir(p.Project.Name)
+	if err != nil {
+		return err
+	}
+	lock, err := release.Acquire(dir, doing)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	return p.withPodman(ctx, func(podman *pods.Podman) error { return do(&workplace{podman: podman}) })
+}
+
+// puller pulls images of this machine's own names from the embedded registry,
+// and gives them these names in the store: the registry's port is another one
+// each time.
+type puller struct {
+	*pods.Podman
+	from   *destination
+	tagged map[string]oci.Reference // by pinned name: the name with its tag
+	notify func(Event)
+}
+
+// Pull brings an image into the store, if it is not there.
+func (p *puller) Pull(ctx context.Context, ref string, insecure bool, progress io.Writer) (string, error) {
+	tagged, local := p.tagged[ref]
+	if !local {
+		return p.Podman.Pull(ctx, ref, insecure, progress)
+	}
+	if id, ok, err := p.ImageID(ctx, ref); ok || err != nil {
+		return id, err
+	}
+	address, err := p.from.embeddedAt()
+	if err != nil {
+		return "", err
+	}
+	at, err := tagged.At(address)
+	if err != nil {
+		return "", err
+	}
+	id, err := p.Podman.Pull(ctx, at.String(), true, progress)
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(p.Tag(ctx, id, tagged.String()), p.Untag(ctx, at.String())); err != nil {
+		return "", err
+	}
+	if _, ok, err := p.ImageID(ctx, ref); err != nil {
+		return "", err
+	} else if !ok {
+		return "", fmt.Errorf("pull %s: its tag was moved to another image meanwhile", ref)
+	}
+	return id, nil
+}
+
+// revision names the source that is released, where it lies in git.
+func (p *Pipeline) revision(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "-C", p.Project.Dir, "describe", "--always", "--dirty", "--abbrev=12").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// url is where people reach the project.
+func (p *Pipeline) url() string {
+	edge, ok := p.Project.Edge()
+	if !ok {
+		return ""
+	}
+	host := edge.Edge.Address
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(int(edge.Edge.Port))) + "/"
+}
+
+
+// PlanUp says what Up would do, as far as it can be known before the images
+// are built.
+func (p *Pipeline) PlanUp(ctx context.Context) ([]string, error) {
+	out, err := p.PlanPush(nil)
+	if err != nil {
+		return nil, err
+	}
+	return append(out, fmt.Sprintf("release project %s with these images, if any of them or the configuration changed", p.Project.Name)), nil
+}
+
+// Down removes the project's pods and networks, and its volumes if asked to.
+func (p *Pipeline) Down(ctx context.Context, volumes bool) error {
+	return p.locked(ctx, "bareboat down", func(w *workplace) error {
+		plan, err := p.planDown(ctx, w, volumes)
+		if err != nil {
+			return err
+		}
+		return p.run(ctx, w, plan, &puller{Podman: w.podman})
+	})
+}
+
+// PlanDown says what Down would do.
+func (p *Pipeline) PlanDown(ctx context.Context, volumes bool) (lines []string, err error) {
+	err = p.withPodman(ctx, func(podman *pods.Podman) error {
+		plan, err := p.planDown(ctx, &workplace{podman: podman}, volumes)
+		lines = planLines(plan)
+		return err
+	})
+	return lines, err
+}
