@@ -55,7 +55,7 @@ func (p *Pipeline) release(ctx context.Context, doing string, ready func(*destin
 		if plan.Release != 0 {
 			out.Release = plan.Release
 		}
-		return p.run(ctx, w, plan, &puller{Podman: w.podman, from: d, notify: p.notify})
+		return p.run(ctx, w, plan, &puller{Podman: w.podman, from: d, tagged: p.localNames(d, images)})
 	})
 	return out, err
 }
@@ -128,7 +128,17 @@ type puller struct {
 	*pods.Podman
 	from   *destination
 	tagged map[string]oci.Reference // by pinned name: the name with its tag
-	notify func(Event)
+}
+
+// localNames are the images that lie in the embedded registry.
+func (p *Pipeline) localNames(d *destination, images []Image) map[string]oci.Reference {
+	out := map[string]oci.Reference{}
+	for _, i := range images {
+		if s, ok := p.Project.Service(i.Service); ok && d.prefix == "" && s.Image.IsLocal() {
+			out[i.Pinned] = s.Image
+		}
+	}
+	return out
 }
 
 // Pull brings an image into the store, if it is not there.

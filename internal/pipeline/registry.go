@@ -28,18 +28,27 @@ type destination struct {
 // openRegistry prepares the registry that images are pushed to and pulled
 // from. The embedded one is opened when the first image goes there.
 func (p *Pipeline) openRegistry(ctx context.Context) *destination {
-	d := &destination{client: registry.New(registry.Options{}), prefix: p.Registry, close: func() error { return nil }}
-	if d.prefix == "" {
-		d.prefix = p.Project.Registry
-	}
+	d := &destination{client: registry.New(registry.Options{}), prefix: p.prefix(), close: func() error { return nil }}
 	address := ""
-	d.embeddedAt = func() (_ string, err error) {
-		if address == "" {
-			address, d.close, err = serveEmbedded(ctx)
+	d.embeddedAt = func() (string, error) {
+		if address != "" {
+			return address, nil
 		}
-		return address, err
+		at, stop, err := serveEmbedded(ctx)
+		if err != nil {
+			return "", err
+		}
+		address, d.close = at, stop
+		return address, nil
 	}
 	return d
+}
+
+func (p *Pipeline) prefix() string {
+	if p.Registry != "" {
+		return p.Registry
+	}
+	return p.Project.Registry
 }
 
 // target is where an image with this name lies: in the chosen registry, else in
@@ -157,9 +166,18 @@ func (p *Pipeline) push(ctx context.Context, d *destination, services []string) 
 			return nil, err
 		}
 		p.notify(Event{Subject: b.service.Name, Text: pushedText(done)})
-		out = append(out, pinned(b.service.Name, to, b.image.Digest))
+		out = append(out, pinned(b.service.Name, d.name(b.image.Name, to), b.image.Digest))
 	}
 	return out, nil
+}
+
+// name is how an image at a registry is told to others. The embedded registry
+// has another port each time: there the image's own name is the one that holds.
+func (d *destination) name(own, at oci.Reference) oci.Reference {
+	if d.prefix == "" && own.IsLocal() {
+		return own
+	}
+	return at
 }
 
 func pushedText(d registry.Pushed) string {
@@ -200,16 +218,16 @@ func (p *Pipeline) PlanPush(services []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := p.openRegistry(context.Background())
-	d.embeddedAt = func() (string, error) { return "127.0.0.1:0", nil }
+	const somewhere = "127.0.0.1:0"
+	d := &destination{prefix: p.prefix(), embeddedAt: func() (string, error) { return somewhere, nil }}
 	for _, s := range chosen {
 		to, err := d.target(s.Image)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if to.Registry == "127.0.0.1:0" {
+		case to.Registry == somewhere:
 			out = append(out, fmt.Sprintf("push %s to the embedded registry", s.Image))
-		} else {
+		default:
 			out = append(out, fmt.Sprintf("push %s", to))
 		}
 	}
@@ -230,5 +248,5 @@ func (d *destination) resolve(ctx context.Context, s config.Service) (Image, err
 	if err != nil {
 		return Image{}, err
 	}
-	return pinned(s.Name, at, found.Digest), nil
+	return pinned(s.Name, d.name(s.Image, at), found.Digest), nil
 }
