@@ -25,12 +25,14 @@
 //	      listen:                    # a backend: where the edge reaches it, one of
 //	        socket: /run/x/{release}.sock  # a unix socket per release, in a volume that the edge mounts too
 //	        port: 8080                     # a TCP port, published on a loopback port leased per release
-//	        env: X_LISTEN            # optional: variable that tells the program, "unix:/run/x/7.sock" or ":8080"
 //	      route:                     # optional: which requests reach the backend
 //	        hosts: [chat.example]    # all hosts without it
 //	        path: /                  # below this path
+//	      environment:               # variables that differ by release; they override the service's
+//	        X_LISTEN: unix:/run/x/{release}.sock
+//	        X_VERSION: "{release} of {revision}"
 //
-// Every pod is told BAREBOAT_RELEASE and BAREBOAT_REVISION in its environment.
+// Beside these, every pod is told BAREBOAT_RELEASE and BAREBOAT_REVISION.
 package config
 
 import (
@@ -39,8 +41,11 @@ import (
 	"bareboat/internal/oci"
 )
 
-// ReleaseMark stands in a socket's path for the number of the release.
-const ReleaseMark = "{release}"
+// What stands for the facts of a release, in a socket's path and in variables.
+const (
+	ReleaseMark  = "{release}"  // its number
+	RevisionMark = "{revision}" // of the source; empty where it is not known
+)
 
 // DefaultPort is where the edge is reached when the file names no port.
 const DefaultPort = 8080
@@ -90,6 +95,7 @@ type Service struct {
 	Entrypoint []string
 	Command    []string
 	Env        map[string]string
+	ReleaseEnv map[string]string // override Env; values may hold the marks
 	User       string
 	WorkDir    string
 	Hostname   string
@@ -127,7 +133,6 @@ type Listen struct {
 	Socket     string // path in the service's container, with ReleaseMark
 	EdgeSocket string // the same socket's path in the edge's container
 	Port       uint16 // in the service's container
-	Env        string // variable that tells the program; empty is none
 }
 
 // Route says which requests reach a backend.

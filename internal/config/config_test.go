@@ -69,7 +69,8 @@ func TestExample(t *testing.T) {
 	equal(t, "image", chat.Image.String(), "localhost/example/chat:latest")
 	equal(t, "recipe", chat.Recipe, filepath.Join(dir, "chat/image.yaml"))
 	equal(t, "listen", chat.Listen, &config.Listen{
-		Socket: "/run/chat/{release}.sock", EdgeSocket: "/run/chat/{release}.sock", Env: "CHAT_LISTEN"})
+		Socket: "/run/chat/{release}.sock", EdgeSocket: "/run/chat/{release}.sock"})
+	equal(t, "variables of the release", chat.ReleaseEnv, map[string]string{"CHAT_LISTEN": "unix:/run/chat/{release}.sock", "CHAT_VERSION": "{release} of {revision}"})
 	equal(t, "route", chat.Route, config.Route{Hosts: []string{"chat.example", "*.chat.example"}, Path: "/"})
 	equal(t, "mode", chat.NetworkMode, config.NetworkNone)
 	equal(t, "mounts", chat.Mounts, []config.Mount{
@@ -337,7 +338,7 @@ func TestErrors(t *testing.T) {
 		{"order", web("deploy: {update_config: {order: both}}"), `services.web.deploy.update_config.order value must be one of 'start-first', 'stop-first'`},
 		{"extension of the project", "x-bareboat: {registri: x}\n" + minimal, `x-bareboat: unknown key "registri" (allowed: registry)`},
 		{"registry", "x-bareboat: {registry: nowhere}\n" + minimal, `x-bareboat.registry: "nowhere" is not HOST[:PORT][/PATH]`},
-		{"extension", web("x-bareboat: {recipee: x}"), `service web: x-bareboat: unknown key "recipee" (allowed: edge, listen, recipe, route)`},
+		{"extension", web("x-bareboat: {recipee: x}"), `service web: x-bareboat: unknown key "recipee" (allowed: edge, environment, listen, recipe, route)`},
 		{"extension, deeper", web("x-bareboat: {edge: {prot: 1}}"), `service web: x-bareboat.edge: unknown key "prot" (allowed: address, port)`},
 		{"extension, type", web("x-bareboat: [recipe]"), "service web: x-bareboat: must be a mapping, not a list"},
 		{"edge, type", web("x-bareboat: {edge: true}"), "service web: x-bareboat.edge: must be a mapping, not a boolean"},
@@ -346,8 +347,11 @@ func TestErrors(t *testing.T) {
 		{"two edges", "services:\n  a: {image: a, x-bareboat: {edge: {}}}\n  b: {image: b, x-bareboat: {edge: {}}}", "service b: x-bareboat.edge: service a is the edge already"},
 		{"no edge", web("x-bareboat: {listen: {port: 80}}"), "service web: x-bareboat.listen: no service of this file is the edge (x-bareboat.edge)"},
 		{"both", backend(`{port: 80, socket: "/srv/run/{release}"}`, "", ""), "service web: x-bareboat.listen: needs either socket or port"},
-		{"neither", backend("{env: X}", "", ""), "service web: x-bareboat.listen: needs either socket or port"},
-		{"variable", backend("{port: 80, env: A-B}", "", ""), `service web: x-bareboat.listen.env: "A-B" is not a variable's name`},
+		{"neither", backend("{}", "", ""), "service web: x-bareboat.listen: needs either socket or port"},
+		{"variable", web("x-bareboat: {environment: {A-B: x}}"), `service web: x-bareboat.environment: "A-B" is not a variable's name`},
+		{"value", web("x-bareboat: {environment: {A: 3}}"), `service web: x-bareboat.environment: A must be a string, not a number`},
+		{"mark", web("x-bareboat: {environment: {A: '{relaese}'}}"), `service web: x-bareboat.environment: A holds {relaese}, which is neither {release} nor {revision}`},
+		{"variables, type", web("x-bareboat: {environment: [A=3]}"), "service web: x-bareboat.environment: must be a mapping, not a list"},
 		{"edge cannot reach a port", backend("{port: 80}", "", ""), "service web: x-bareboat.listen.port: the edge (service edge) needs network_mode: host to reach it"},
 		{"port without a network", backend("{port: 80}", "network_mode: none", "network_mode: host"), "service web: x-bareboat.listen.port: cannot be published with network_mode: none"},
 		{"one socket for all", backend("{socket: /srv/run/x.sock}", "", ""), `service web: x-bareboat.listen.socket: "/srv/run/x.sock" must hold {release} once, in its last part, so that each release has its own`},

@@ -23,6 +23,7 @@ type extension struct {
 	edge   *Edge
 	listen *Listen
 	route  *Route
+	env    map[string]string
 }
 
 // keyError is a fault at a dotted key.
@@ -111,9 +112,9 @@ func decodeService(value any) (extension, error) {
 			return decode("listen", v, fields{
 				"socket": socket(&e.listen.Socket),
 				"port":   port(&e.listen.Port),
-				"env":    variable(&e.listen.Env),
 			})
 		},
+		"environment": variables(&e.env),
 		"route": func(v any) error {
 			e.route = &Route{}
 			return decode("route", v, fields{"hosts": hosts(&e.route.Hosts), "path": routePath(&e.route.Path)})
@@ -172,19 +173,36 @@ func socket(to *string) func(any) error {
 }
 
 var (
+	markLike     = regexp.MustCompile(`\{[a-z]*\}`)
 	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	hostName     = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
 	plainPath    = regexp.MustCompile(`^[A-Za-z0-9/._-]+$`)
 	urlPath      = regexp.MustCompile(`^/[A-Za-z0-9/._~%-]*$`)
 )
 
-func variable(to *string) func(any) error {
+// variables reads names and values. What looks like a mark but is none is an
+// error, so that a slip does not end in a program's configuration.
+func variables(to *map[string]string) func(any) error {
 	return func(v any) error {
-		if err := text(to)(v); err != nil {
-			return err
+		m, ok := v.(map[string]any)
+		if !ok {
+			return fmt.Errorf("must be a mapping, not %s", kindOf(v))
 		}
-		if !variableName.MatchString(*to) {
-			return fmt.Errorf("%q is not a variable's name", *to)
+		*to = map[string]string{}
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			if !variableName.MatchString(name) {
+				return fmt.Errorf("%q is not a variable's name", name)
+			}
+			value, ok := m[name].(string)
+			if !ok {
+				return fmt.Errorf("%s must be a string, not %s", name, kindOf(m[name]))
+			}
+			for _, mark := range markLike.FindAllString(value, -1) {
+				if mark != ReleaseMark && mark != RevisionMark {
+					return fmt.Errorf("%s holds %s, which is neither %s nor %s", name, mark, ReleaseMark, RevisionMark)
+				}
+			}
+			(*to)[name] = value
 		}
 		return nil
 	}

@@ -35,6 +35,7 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 		Entrypoint: in.Entrypoint,
 		Command:    in.Command,
 		Env:        environment(in.Environment),
+		ReleaseEnv: ext.env,
 		User:       in.User,
 		WorkDir:    in.WorkingDir,
 		Hostname:   in.Hostname,

@@ -45,12 +45,12 @@ func desiredService(s config.Service, image Image, told pods.Mount) release.Serv
 		Pull:      image.Ref,
 		Insecure:  isLoopback(image.Ref.Registry),
 		Pod:       podOf(s),
+		Env:       s.ReleaseEnv,
 		StopFirst: stopFirst(s),
 	}
 	if l := s.Listen; l != nil {
 		out.Backend = &release.Backend{
-			Socket: l.Socket, EdgeSocket: l.EdgeSocket, Port: l.Port, Env: l.Env,
-			Hosts: s.Route.Hosts, Path: s.Route.Path,
+			EdgeSocket: l.EdgeSocket, Port: l.Port, Hosts: s.Route.Hosts, Path: s.Route.Path,
 		}
 	}
 	if e := s.Edge; e != nil {

@@ -15,17 +15,17 @@ import (
 // it, since that is the edge's affair and needs no new pod.
 func (s Service) hash() (string, error) {
 	compared := struct {
-		Pod            pods.Spec
-		Image          oci.Digest
-		Socket, Edge   string
-		Port           uint16
-		ListenVariable string
-	}{Pod: s.Pod, Image: s.Image.Digest}
+		Pod    pods.Spec
+		Image  oci.Digest
+		Env    map[string]string
+		Socket string
+		Port   uint16
+	}{Pod: s.Pod, Image: s.Image.Digest, Env: s.Env}
 	if s.Image.Digest == "" {
 		return "", fmt.Errorf("plan service %s: image %s is not pinned by a digest", s.Name, s.Image)
 	}
 	if b := s.Backend; b != nil {
-		compared.Socket, compared.Edge, compared.Port, compared.ListenVariable = b.Socket, b.EdgeSocket, b.Port, b.Env
+		compared.Socket, compared.Port = b.EdgeSocket, b.Port
 	}
 	text, err := json.Marshal(compared) // maps come out sorted
 	if err != nil {

@@ -230,8 +230,8 @@ func TestStamp(t *testing.T) {
 	w := running(t)
 	chat, api := w.pods["shop-chat-r1"].spec, w.pods["shop-api-r1"].spec
 	for _, c := range []struct{ what, got, want string }{
-		{"socket", chat.Containers[0].Env["LISTEN"], "unix:/run/chat/1.sock"},
-		{"port", api.Containers[0].Env["LISTEN"], ":9000"},
+		{"socket", chat.Containers[0].Env["LISTEN"], "unix:/run/1.sock"},
+		{"several facts", chat.Containers[0].Env["VERSION"], "1 of abc"},
 		{"release", chat.Containers[0].Env[release.EnvRelease], "1"},
 		{"revision", chat.Containers[0].Env[release.EnvRevision], "abc"},
 		{"own variable", chat.Containers[0].Env["A"], "b"},

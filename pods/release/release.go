@@ -19,7 +19,6 @@ package release
 
 import (
 	"maps"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,11 +30,14 @@ import (
 // Variables that each container of a release is given.
 const (
 	EnvRelease  = "BAREBOAT_RELEASE"  // number of the release that made the pod
-	EnvRevision = "BAREBOAT_REVISION" // of the source; set where it is known
+	EnvRevision = "BAREBOAT_REVISION" // of the source; empty where it is not known
 )
 
-// Mark stands in a backend's socket for the number of the release.
-const Mark = "{release}"
+// What stands for the facts of a release in sockets and variables.
+const (
+	Mark         = "{release}"  // its number
+	RevisionMark = "{revision}" // of the source
+)
 
 // loopback is where leased ports are published: only the edge uses them.
 const loopback = "127.0.0.1"
@@ -76,6 +78,9 @@ type Service struct {
 	// Image; names of containers are completed by the pod's.
 	Pod pods.Spec
 
+	// Env are variables that override those of the pod's containers, with marks.
+	Env map[string]string
+
 	StopFirst bool     // the old and the new cannot run at once
 	Backend   *Backend // set on a backend
 	Edge      *Edge    // set on the edge; at most one service is
@@ -83,10 +88,8 @@ type Service struct {
 
 // Backend says where a service listens and which requests it gets.
 type Backend struct {
-	Socket     string // in the service's container, with Mark; or empty and
+	EdgeSocket string // as the edge sees it, with Mark; or empty and
 	Port       uint16 // in the service's container
-	EdgeSocket string // the socket as the edge sees it
-	Env        string // variable that tells the program where to listen; empty is none
 	Hosts      []string
 	Path       string
 }
@@ -122,15 +125,13 @@ func (s Service) stamp(i instance) pods.Spec {
 		pods.LabelConfig: i.hash,
 		pods.LabelImage:  s.Image.String(),
 	})
-	env := map[string]string{EnvRelease: strconv.Itoa(i.release)}
-	if i.revision != "" {
-		env[EnvRevision] = i.revision
+	facts := strings.NewReplacer(Mark, strconv.Itoa(i.release), RevisionMark, i.revision)
+	env := map[string]string{EnvRelease: strconv.Itoa(i.release), EnvRevision: i.revision}
+	for name, value := range s.Env {
+		env[name] = facts.Replace(value)
 	}
 	if b := s.Backend; b != nil {
 		spec.Labels[pods.LabelUp] = b.upstream(i)
-		if b.Env != "" {
-			env[b.Env] = b.listen(i)
-		}
 		if b.Port != 0 {
 			lease := pods.Port{HostIP: loopback, Host: i.port, Container: b.Port}
 			spec.Ports = append(append([]pods.Port{}, s.Pod.Ports...), lease)
@@ -170,19 +171,7 @@ func (b Backend) upstream(i instance) string {
 	if b.Port != 0 {
 		return loopback + ":" + strconv.Itoa(int(i.port))
 	}
-	return "unix:" + numbered(b.EdgeSocket, i.release)
-}
-
-// listen is where the program itself listens.
-func (b Backend) listen(i instance) string {
-	if b.Port != 0 {
-		return ":" + strconv.Itoa(int(b.Port))
-	}
-	return "unix:" + numbered(b.Socket, i.release)
-}
-
-func numbered(socket string, release int) string {
-	return strings.ReplaceAll(path.Clean(socket), Mark, strconv.Itoa(release))
+	return "unix:" + strings.ReplaceAll(b.EdgeSocket, Mark, strconv.Itoa(i.release))
 }
 
 func merge(layers ...map[string]string) map[string]string {

@@ -323,9 +323,10 @@ func project(versions map[string]string) release.Desired {
 		}
 	}
 	chat := service("chat", pods.NetworkNone)
-	chat.Backend = &release.Backend{Socket: "/run/chat/{release}.sock", EdgeSocket: "/sockets/{release}.sock", Env: "LISTEN", Path: "/"}
+	chat.Backend = &release.Backend{EdgeSocket: "/sockets/{release}.sock", Path: "/"}
+	chat.Env = map[string]string{"LISTEN": "unix:/run/{release}.sock", "VERSION": "{release} of {revision}"}
 	api := service("api", pods.NetworkBridge)
-	api.Backend = &release.Backend{Port: 9000, Env: "LISTEN", Path: "/api/", Hosts: []string{"shop.example"}}
+	api.Backend = &release.Backend{Port: 9000, Path: "/api/", Hosts: []string{"shop.example"}}
 	api.Pull = oci.Reference{Registry: "127.0.0.1:5000", Repository: "shop/api", Digest: api.Image.Digest}
 	api.Insecure = true
 	once := service("once", pods.NetworkBridge)
