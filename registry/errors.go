@@ -144,33 +144,33 @@ func describe(kind Kind, err error) string {
 	case Insecure:
 		return describeTLS(err)
 	case Denied:
-		return strings.TrimSuffix("denied: "+answerText(err), ": ")
+		return strings.TrimSuffix("denied: "+words(err), ": ")
 	case Other:
+		if said := words(err); said != "" {
+			return said
+		}
 		if errors.As(err, &answer) {
-			return answerText(err)
+			return fmt.Sprintf("status %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
 		}
 	}
 	return withoutURL(err).Error()
 }
 
-// answerText is what the registry itself says, or else its status.
-func answerText(err error) string {
+// words are what the registry itself says, if anything.
+func words(err error) string {
 	var answer *transport.Error
 	if !errors.As(err, &answer) {
 		return ""
 	}
-	var words []string
+	var said []string
 	for _, d := range answer.Errors {
 		if text := strings.TrimSpace(d.Message); text != "" {
-			words = append(words, text)
+			said = append(said, text)
 		} else if d.Code != "" {
-			words = append(words, string(d.Code))
+			said = append(said, string(d.Code))
 		}
 	}
-	if len(words) == 0 {
-		return fmt.Sprintf("status %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
-	}
-	return strings.Join(words, "; ")
+	return strings.Join(said, "; ")
 }
 
 func describeNetwork(err error) string {

@@ -43,8 +43,11 @@ var registries = map[string]func(t *testing.T) http.Handler{
 	"ggcr": func(*testing.T) http.Handler { return quiet() },
 }
 
+// quietLog hears what servers say of requests that are meant to fail.
+var quietLog = log.New(io.Discard, "", 0)
+
 // quiet is go-containerregistry's own registry, in memory.
-func quiet() http.Handler { return ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))) }
+func quiet() http.Handler { return ggcr.New(ggcr.Logger(quietLog)) }
 
 // serve lets handler answer on this machine and returns a reference below it.
 func serve(t *testing.T, handler http.Handler) oci.Reference {
