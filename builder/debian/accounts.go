@@ -63,7 +63,7 @@ func (a *accounts) addSysuser(words []string) bool {
 		words = append(words, "-")
 	}
 	kind, name, id := words[0], words[1], words[2]
-	if strings.ContainsAny(strings.Join(words, ""), ":%\n") && kind != "m" && !strings.Contains(id, ":") {
+	if strings.ContainsAny(name+strings.Join(words[3:], ""), ":%") {
 		return false
 	}
 	switch kind {

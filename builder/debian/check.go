@@ -64,7 +64,10 @@ func checkLibraries(t *tree, arch string) error {
 	for _, o := range objects {
 		missing = append(missing, o.check(t, p, named)...)
 	}
-	return errors.Join(missing...)
+	if len(missing) > 0 {
+		return several(missing)
+	}
+	return nil
 }
 
 // readObject gives nil for what is no ELF object of the architecture.

@@ -2,6 +2,7 @@ package debian
 
 import (
 	"archive/tar"
+	"bufio"
 	"compress/gzip"
 	"crypto/sha256"
 	"errors"
@@ -76,7 +77,8 @@ func (c cache) openDeb(p Package) (*deb, error) {
 func decompress(format string, r io.Reader) (io.Reader, error) {
 	switch format {
 	case "xz":
-		return xz.NewReader(r)
+		// The decoder asks for one byte at a time.
+		return xz.NewReader(bufio.NewReaderSize(r, 1<<16))
 	case "gz":
 		return gzip.NewReader(r)
 	case "zst":

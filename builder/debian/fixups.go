@@ -91,10 +91,6 @@ func fixups() []fixup {
 		{"nginx", nil}, // starts the server
 		{"nginx-light", nil},
 		{"libnginx-mod-*", []step{{op: opModules, path: "etc/nginx/modules-enabled", from: "/usr/share/nginx/modules-available"}}},
-		{"redis-server", []step{
-			{op: opDir, path: "var/lib/redis", mode: 0o750},
-			{op: opDir, path: "var/log/redis", mode: 0o750},
-		}},
 	}
 }
 

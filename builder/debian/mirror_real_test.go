@@ -29,21 +29,19 @@ func TestResolveAgainstApt(t *testing.T) {
 	a := &debian.Archive{Mirrors: mirrors, Cache: t.TempDir()}
 	root := aptRoot(t, mirrors)
 	runApt(t, apt, root, "update", "-q")
-	for _, name := range []string{"nginx-light", "redis-server", "python3-requests", "haproxy"} {
-		req := debian.Request{Packages: []string{name}, Include: builtinExcludes()}
-		l, err := a.Resolve(t.Context(), req, "amd64")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		for _, p := range l.Packages {
-			got = append(got, p.Name+" "+p.Version)
-		}
-		slices.Sort(got)
-		want := aptInstall(runApt(t, apt, root, "install", "-s", "--no-install-recommends", name))
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: got %d packages\n%s\napt has %d\n%s", name, len(got), strings.Join(got, "\n"), len(want), strings.Join(want, "\n"))
-		}
+	packages := []string{"nginx-light", "redis-server", "python3-requests", "haproxy", "postgresql-17"}
+	l, err := a.Resolve(t.Context(), debian.Request{Packages: packages, Include: builtinExcludes()}, "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, p := range l.Packages {
+		got = append(got, p.Name+" "+p.Version)
+	}
+	slices.Sort(got)
+	want := aptInstall(runApt(t, apt, root, append([]string{"install", "-s", "--no-install-recommends"}, packages...)...))
+	if !slices.Equal(got, want) {
+		t.Errorf("got %d packages\n%s\napt has %d\n%s", len(got), strings.Join(got, "\n"), len(want), strings.Join(want, "\n"))
 	}
 }
 

@@ -127,6 +127,19 @@ func (p *plan) build(acknowledge []string) error {
 	return err
 }
 
+// several tells of the first failures in one line.
+func several(failures []error) error {
+	const most = 5
+	var texts []string
+	for _, err := range failures[:min(most, len(failures))] {
+		texts = append(texts, err.Error())
+	}
+	if n := len(failures) - most; n > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", n))
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
 // mergedLinks are the folders that the merged /usr makes links of.
 var mergedLinks = []string{"bin", "sbin", "lib", "lib32", "lib64", "libo32", "libx32"}
 
@@ -190,7 +203,7 @@ func (p *plan) standIn(acknowledge []string) error {
 		all = append(all, found...)
 	}
 	if len(failures) > 0 {
-		return errors.Join(failures...)
+		return several(failures)
 	}
 	made, err := setAlternatives(p.tree, all)
 	if err != nil {

@@ -256,6 +256,7 @@ func TestLayersRefuses(t *testing.T) {
 		{"a circle of links", []pkg{{name: "app", files: []tar.Header{link("./a", "b"), link("./b", "a"), file("./a/x")}}}, "too many links"},
 		{"a file below a file", []pkg{{name: "app", files: []tar.Header{file("./a"), file("./a/x")}}}, "a/x of app: lies below a of app"},
 		{"a diversion", []pkg{{name: "app", scripts: map[string]string{"preinst": "dpkg-divert --package app --add /bin/x\n"}}}, "app: its preinst diverts a file"},
+		{"several at once", []pkg{{name: "aaa", scripts: map[string]string{"preinst": "dpkg-divert --add /bin/x\n"}}, {name: "bbb", scripts: map[string]string{"preinst": "dpkg-divert --add /bin/y\ndpkg-divert --divert /.x.usr-is-merged --add /x\n"}}}, "go without that; bbb: its preinst diverts"},
 		{"an alternative by a variable", []pkg{{name: "app", scripts: map[string]string{"postinst": "for i in a b; do\n update-alternatives --install /usr/bin/$i $i /usr/lib/$i 1\ndone\n"}}}, "app: its postinst sets alternatives in a way"},
 		{"an alternative that is set by hand", []pkg{{name: "app", scripts: map[string]string{"postinst": "/usr/bin/update-alternatives --set awk /usr/bin/mawk\n"}}}, "app: its postinst sets alternatives"},
 	}

@@ -2,6 +2,7 @@ package debian
 
 import (
 	"bytes"
+	"crypto"
 	"embed"
 	"encoding/hex"
 	"errors"
@@ -116,6 +117,10 @@ func verify(data []byte, keys openpgp.EntityList, now time.Time) (text []byte, s
 			return nil, "", fmt.Errorf("read signature: %w", errors.Join(err, failure))
 		}
 		if sig.IssuerKeyId == nil || len(keys.KeysByIdUsage(*sig.IssuerKeyId, packet.KeyFlagSign)) == 0 {
+			continue
+		}
+		if !slices.Contains([]crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512}, sig.Hash) {
+			failure = fmt.Errorf("signature of key %X: its hash %v is too weak", *sig.IssuerKeyId, sig.Hash)
 			continue
 		}
 		var one bytes.Buffer

@@ -53,7 +53,7 @@ func commands(script string) []string {
 // readCommand looks at one line of a script.
 func readCommand(line string) (*alternative, error) {
 	words := strings.Fields(line)
-	if i := command(words, "dpkg-divert"); i >= 0 && !hasAny(words[i:], "--remove", "--list", "--listpackage", "--truename") {
+	if i := command(words, "dpkg-divert"); i >= 0 && !strings.Contains(line, protective) && !hasAny(words[i:], "--remove", "--list", "--listpackage", "--truename") {
 		return nil, fmt.Errorf("diverts a file")
 	}
 	i := command(words, "update-alternatives")
@@ -62,6 +62,10 @@ func readCommand(line string) (*alternative, error) {
 	}
 	return readAlternative(words[i+1:])
 }
+
+// protective ends the names of diversions that keep dpkg from removing files
+// while they move below the merged /usr; a new system has nothing to move.
+const protective = ".usr-is-merged"
 
 // command gives the place of a program's name among words, with or without a
 // folder, or -1.
