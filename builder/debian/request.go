@@ -31,7 +31,7 @@ type Request struct {
 	Include []string `yaml:"include,omitempty"`
 	// ExcludePaths are globs (path.Match) of files and folders to leave out,
 	// relative to the root: "usr/lib/*/gconv".
-	ExcludePaths []string `yaml:"excludePaths,omitempty"`
+	ExcludePaths []string `yaml:"exclude_paths,omitempty"`
 	// Acknowledge names packages whose scripts divert files or set
 	// alternatives in a way that is not understood, and which are to be
 	// installed without that.
@@ -81,7 +81,7 @@ func (r Request) Validate() error {
 	}
 	for _, glob := range r.ExcludePaths {
 		if _, err := path.Match(glob, ""); err != nil || glob == "" || strings.HasPrefix(glob, "/") {
-			return fmt.Errorf("debian: excludePaths: %q: expected a glob relative to the root", glob)
+			return fmt.Errorf("debian: exclude_paths: %q: expected a glob relative to the root", glob)
 		}
 	}
 	return nil

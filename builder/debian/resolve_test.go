@@ -213,8 +213,8 @@ func TestRequestValidate(t *testing.T) {
 		{debian.Request{Packages: []string{"aa"}, Suite: "../trixie"}, `suite "../trixie"`},
 		{debian.Request{Packages: []string{"aa"}, Components: []string{"main/.."}}, "components"},
 		{debian.Request{Packages: []string{"aa"}, Exclude: []string{"aa"}}, "both in packages and in exclude"},
-		{debian.Request{Packages: []string{"aa"}, ExcludePaths: []string{"/usr"}}, `excludePaths: "/usr"`},
-		{debian.Request{Packages: []string{"aa"}, ExcludePaths: []string{"usr/[a"}}, "excludePaths"},
+		{debian.Request{Packages: []string{"aa"}, ExcludePaths: []string{"/usr"}}, `exclude_paths: "/usr"`},
+		{debian.Request{Packages: []string{"aa"}, ExcludePaths: []string{"usr/[a"}}, "exclude_paths"},
 	}
 	for _, tt := range tests {
 		if err := tt.request.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
