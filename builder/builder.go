@@ -71,7 +71,7 @@ type Built struct {
 // and Epoch alone. An interrupted build leaves nothing that a later one would
 // take for finished.
 func (b *Builder) Build(ctx context.Context, r *Recipe, tree string, name oci.Reference) (*Built, error) {
-	cache, err := b.cache()
+	cache, err := b.CacheDir()
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func (b *Builder) build(ctx context.Context, r *Recipe, tree string, name oci.Re
 // keep moves a finished layout to where it is found by its digest. Layouts
 // never change, so one that is there already is the same.
 func (b *Builder) keep(layout string, d oci.Digest) (string, error) {
-	cache, err := b.cache()
+	cache, err := b.CacheDir()
 	if err != nil {
 		return "", err
 	}
@@ -200,7 +200,8 @@ func (b *Builder) platform() Platform {
 	return b.Platform
 }
 
-func (b *Builder) cache() (string, error) {
+// CacheDir is the folder of the cache, which it makes if need be.
+func (b *Builder) CacheDir() (string, error) {
 	if b.Cache != "" {
 		return b.Cache, os.MkdirAll(b.Cache, 0o700)
 	}

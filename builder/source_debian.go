@@ -64,7 +64,7 @@ func (b *Builder) packages(ctx context.Context, r *Recipe, tell teller, warn tel
 }
 
 func (b *Builder) openArchive(p *packages) (err error) {
-	cache, err := b.cache()
+	cache, err := b.CacheDir()
 	if err != nil {
 		return err
 	}

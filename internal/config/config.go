@@ -47,6 +47,10 @@ const (
 	RevisionMark = "{revision}" // of the source; empty where it is not known
 )
 
+// BuiltinRecipe precedes the name of a recipe that Bareboat brings along:
+// bareboat:proxy.
+const BuiltinRecipe = "bareboat:"
+
 // DefaultPort is where the edge is reached when the file names no port.
 const DefaultPort = 8080
 
@@ -86,7 +90,7 @@ func (p *Project) Edge() (Service, bool) {
 type Service struct {
 	Name   string
 	Image  oci.Reference // has a tag or a digest
-	Recipe string        // absolute path; empty when the image is not built here
+	Recipe string        // absolute path, or BuiltinRecipe and a name; empty when the image is not built here
 
 	Edge   *Edge   // set on the edge
 	Listen *Listen // set on a backend

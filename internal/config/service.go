@@ -55,7 +55,7 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 	}
 	if ext.recipe != "" {
 		s.Recipe = filepath.Join(p.WorkingDir, ext.recipe)
-		if filepath.IsAbs(ext.recipe) {
+		if filepath.IsAbs(ext.recipe) || strings.HasPrefix(ext.recipe, BuiltinRecipe) {
 			s.Recipe = ext.recipe
 		}
 	}

@@ -68,8 +68,8 @@ func (p *Pipeline) PlanDeploy(ctx context.Context) (lines []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = p.withPodman(ctx, func(podman *pods.Podman) error {
-		plan, err := p.plan(ctx, &workplace{podman: podman}, images)
+	err = p.at(ctx, func(w *workplace) error {
+		plan, err := p.plan(ctx, w, images)
 		lines = planLines(plan)
 		return err
 	})
@@ -102,12 +102,14 @@ func (p *Pipeline) complete(ctx context.Context, d *destination, built []Image) 
 	return built, nil
 }
 
-// workplace is what a release works with: Podman and the project's lock.
+// workplace is what a release works with.
 type workplace struct {
 	podman *pods.Podman
+	edge   *release.Nginx
+	told   pods.Mount // by which the edge reads what it is told
 }
 
-// locked calls do with Podman, while no other release of the project runs.
+// locked calls do while no other release of the project runs.
 func (p *Pipeline) locked(ctx context.Context, doing string, do func(*workplace) error) (err error) {
 	dir, err := release.Dir(p.Project.Name)
 	if err != nil {
@@ -118,7 +120,58 @@ func (p *Pipeline) locked(ctx context.Context, doing string, do func(*workplace)
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	return p.withPodman(ctx, func(podman *pods.Podman) error { return do(&workplace{podman: podman}) })
+	return p.at(ctx, do)
+}
+
+// at calls do with a connection to Podman.
+func (p *Pipeline) at(ctx context.Context, do func(*workplace) error) error {
+	dir, err := release.Dir(p.Project.Name)
+	if err != nil {
+		return err
+	}
+	return p.withPodman(ctx, func(podman *pods.Podman) error {
+		return do(&workplace{podman: podman, edge: release.NewNginx(dir, podman), told: release.EdgeMount(dir)})
+	})
+}
+
+func (p *Pipeline) plan(ctx context.Context, w *workplace, images []Image) (release.Plan, error) {
+	actual, err := release.Observe(ctx, w.podman, w.edge)
+	if err != nil {
+		return release.Plan{}, err
+	}
+	desired, err := Desired(p.Project, images, p.revision(ctx), w.told)
+	if err != nil {
+		return release.Plan{}, err
+	}
+	return release.NewPlan(desired, actual)
+}
+
+func (p *Pipeline) planDown(ctx context.Context, w *workplace, volumes bool) (release.Plan, error) {
+	actual, err := release.Observe(ctx, w.podman, w.edge)
+	if err != nil {
+		return release.Plan{}, err
+	}
+	return release.DownPlan(p.Project.Name, actual, volumes), nil
+}
+
+// run carries a plan out and tells of its steps.
+func (p *Pipeline) run(ctx context.Context, w *workplace, plan release.Plan, images *puller) error {
+	d := release.NewDeployer(images, w.edge)
+	d.Report = func(e release.Event) {
+		if e.State == release.Begun {
+			return
+		}
+		subject := e.Step.Service
+		if subject == "" {
+			subject = p.Project.Name
+		}
+		text := e.Step.String()
+		if e.State != release.Done {
+			text += ": " + e.State.String()
+		}
+		p.notify(Event{Subject: subject, Text: text, Warn: e.State != release.Done})
+	}
+	return d.Run(ctx, plan)
 }
 
 // puller pulls images of this machine's own names from the embedded registry,
@@ -195,7 +248,6 @@ func (p *Pipeline) url() string {
 	return "http://" + net.JoinHostPort(host, strconv.Itoa(int(edge.Edge.Port))) + "/"
 }
 
-
 // PlanUp says what Up would do, as far as it can be known before the images
 // are built.
 func (p *Pipeline) PlanUp(ctx context.Context) ([]string, error) {
@@ -219,8 +271,8 @@ func (p *Pipeline) Down(ctx context.Context, volumes bool) error {
 
 // PlanDown says what Down would do.
 func (p *Pipeline) PlanDown(ctx context.Context, volumes bool) (lines []string, err error) {
-	err = p.withPodman(ctx, func(podman *pods.Podman) error {
-		plan, err := p.planDown(ctx, &workplace{podman: podman}, volumes)
+	err = p.at(ctx, func(w *workplace) error {
+		plan, err := p.planDown(ctx, w, volumes)
 		lines = planLines(plan)
 		return err
 	})

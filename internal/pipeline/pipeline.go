@@ -52,7 +52,7 @@ type Image struct {
 var ErrNoService = errors.New("no such service")
 
 // ErrNoRecipe says that nothing tells how to build a service's image.
-var ErrNoRecipe = errors.New("has no recipe")
+var ErrNoRecipe = errors.New("not given: nothing says how the image is built")
 
 // Services are those named, or all.
 func (p *Pipeline) Services(names []string) ([]config.Service, error) {
@@ -63,14 +63,16 @@ func (p *Pipeline) Services(names []string) ([]config.Service, error) {
 	for _, name := range names {
 		s, ok := p.Project.Service(name)
 		if !ok {
-			return nil, &config.Error{
-				File: filepath.Base(p.Project.Files[0]), Service: name,
-				Err: fmt.Errorf("%w (there are: %s)", ErrNoService, p.serviceNames()),
-			}
+			return nil, p.fault(name, "", fmt.Errorf("%w (there are: %s)", ErrNoService, p.serviceNames()))
 		}
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+// fault is an error about the Compose file.
+func (p *Pipeline) fault(service, key string, err error) error {
+	return &config.Error{File: filepath.Base(p.Project.Files[0]), Service: service, Key: key, Err: err}
 }
 
 func (p *Pipeline) serviceNames() string {
@@ -94,14 +96,11 @@ func (p *Pipeline) buildable(names []string) ([]config.Service, error) {
 		case s.Recipe != "":
 			out = append(out, s)
 		case len(names) > 0:
-			return nil, &config.Error{
-				File: filepath.Base(p.Project.Files[0]), Service: s.Name, Key: "x-bareboat.recipe",
-				Err: ErrNoRecipe,
-			}
+			return nil, p.fault(s.Name, "x-bareboat.recipe", ErrNoRecipe)
 		}
 	}
 	if len(out) == 0 {
-		return nil, &config.Error{File: filepath.Base(p.Project.Files[0]), Key: "x-bareboat.recipe", Err: errors.New("no service has one: nothing to build")}
+		return nil, p.fault("", "x-bareboat.recipe", errors.New("no service has one: nothing to build"))
 	}
 	return out, nil
 }
@@ -141,14 +140,14 @@ func (p *Pipeline) images(ctx context.Context, services []string) ([]builtImage,
 	}
 	var out []builtImage
 	for _, s := range chosen {
-		r, err := builder.LoadRecipe(s.Recipe)
+		r, tree, err := p.recipe(s)
 		if err != nil {
 			return nil, err
 		}
 		p.Builder.Notify = func(e builder.Event) {
 			p.notify(Event{Subject: s.Name, Text: strings.TrimSuffix(e.Step+": "+e.Note, ": "), Warn: e.Warn})
 		}
-		img, err := p.Builder.Build(ctx, r, p.Project.Dir, s.Image)
+		img, err := p.Builder.Build(ctx, r, tree, s.Image)
 		if err != nil {
 			return nil, err
 		}
@@ -166,7 +165,7 @@ func (p *Pipeline) Lock(ctx context.Context, services []string) ([]string, error
 	}
 	var out []string
 	for _, s := range chosen {
-		r, err := builder.LoadRecipe(s.Recipe)
+		r, _, err := p.recipe(s)
 		if err != nil {
 			return nil, err
 		}
@@ -189,7 +188,7 @@ func (p *Pipeline) PlanBuild(services []string) ([]string, error) {
 	}
 	var out []string
 	for _, s := range chosen {
-		if _, err := builder.LoadRecipe(s.Recipe); err != nil {
+		if _, _, err := p.recipe(s); err != nil {
 			return nil, err
 		}
 		out = append(out, fmt.Sprintf("build %s from %s", s.Image, s.Recipe))
