@@ -61,7 +61,7 @@ func dial(ctx context.Context, uri string) (*Podman, error) {
 			Hint: "is a Podman service running there? podman system service " + uri,
 		}
 	}
-	return &Podman{uri: uri, conn: conn}, nil
+	return &Podman{uri: uri, conn: context.WithoutCancel(conn)}, nil
 }
 
 // userSocket is where the user's own podman.socket listens.
@@ -166,10 +166,10 @@ type callContext struct {
 }
 
 func (c callContext) Value(key any) any {
-	if v := c.conn.Value(key); v != nil {
+	if v := c.Context.Value(key); v != nil {
 		return v
 	}
-	return c.Context.Value(key)
+	return c.conn.Value(key)
 }
 
 // ownConnection gives a connection that is not shared, and a function that cuts
@@ -190,5 +190,5 @@ func (p *Podman) ownConnection(ctx context.Context) (context.Context, func(), er
 	}
 	t.CloseIdleConnections()
 	cut := recordDials(t)
-	return callContext{Context: ctx, conn: conn}, cut, nil
+	return callContext{Context: ctx, conn: context.WithoutCancel(conn)}, cut, nil
 }
