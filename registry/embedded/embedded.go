@@ -157,9 +157,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Serve answers on l until ctx ends, then lets the requests under way finish
 // for ten seconds. While it serves, LockedError tells other processes the
-// address of l. It returns nil after a regular end and closes l in any case.
+// address of l. It returns nil after a regular end, ErrClosed when the store is
+// closed before it begins, and closes l in any case.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	if err := s.announce(l.Addr().String()); err != nil {
+	if err := s.servedAt(l.Addr().String()); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	server := &http.Server{
@@ -178,7 +179,21 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		err = stop(server)
 		<-served
 	}
-	return errors.Join(err, s.announce(""))
+	if gone := s.servedAt(""); !errors.Is(gone, ErrClosed) {
+		err = errors.Join(err, gone)
+	}
+	return err
+}
+
+// servedAt notes the address, unless the store is closed: then the note is
+// another owner's.
+func (s *Server) servedAt(addr string) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.registry == nil {
+		return ErrClosed
+	}
+	return s.announce(addr)
 }
 
 // stop ends server; requests that outlast the time limit are cut off.

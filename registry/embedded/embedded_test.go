@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -184,12 +185,7 @@ func lockedWithNote(t *testing.T, dir string, note []byte) *embedded.LockedError
 	if err := os.WriteFile(filepath.Join(dir, "owner.json"), note, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := embedded.Open(dir)
-	var locked *embedded.LockedError
-	if !errors.As(err, &locked) {
-		t.Fatalf("Open = %v; want a LockedError", err)
-	}
-	return locked
+	return owner(t, dir)
 }
 
 func TestStoreIsPrivate(t *testing.T) {
@@ -220,15 +216,56 @@ func TestClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	addr := serve(t, s)
-	resp, err := http.Get("http://" + addr + "/v2/")
+	answer := httptest.NewRecorder()
+	s.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/v2/", nil))
+	if answer.Code != http.StatusServiceUnavailable {
+		t.Errorf("after Close: status %d", answer.Code)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("after Close: %s", resp.Status)
+	if err := s.Serve(t.Context(), l); !errors.Is(err, embedded.ErrClosed) {
+		t.Errorf("Serve after Close = %v", err)
 	}
+}
+
+// An owner that stops serving after it has closed the store leaves the next
+// owner's note alone.
+func TestServeEndsAfterClose(t *testing.T) {
+	dir := t.TempDir()
+	first := open(t, dir)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- first.Serve(ctx, l) }()
+	until(t, func() bool { return owner(t, dir).Addr == l.Addr().String() })
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	addr := serve(t, open(t, dir))
+	until(t, func() bool { return owner(t, dir).Addr == addr })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := owner(t, dir).Addr; got != addr {
+		t.Errorf("served at %q by the note; want %q", got, addr)
+	}
+}
+
+// owner is who has the store, as another process would see it.
+func owner(t *testing.T, dir string) *embedded.LockedError {
+	t.Helper()
+	_, err := embedded.Open(dir)
+	var locked *embedded.LockedError
+	if !errors.As(err, &locked) {
+		t.Fatalf("Open = %v; want a LockedError", err)
+	}
+	return locked
 }
 
 // The owner is killed while a blob is being sent. What was pushed before is
