@@ -19,9 +19,8 @@
 //	  NAME:
 //	    x-bareboat:
 //	      recipe: PATH               # how `bareboat build NAME` builds the image
-//	      edge:                      # this service is the edge; at most one is
-//	        port: 8080               # where people reach it
-//	        address: 127.0.0.1       # optional: all addresses without it
+//	      edge: true                 # this service is the edge; at most one is
+//	      network: none              # no network but a loopback, whatever networks says
 //	      listen:                    # a backend: where the edge reaches it, one of
 //	        socket: /run/x/{release}.sock  # a unix socket per release, in a volume that the edge mounts too
 //	        port: 8080                     # a TCP port, published on a loopback port leased per release
@@ -33,6 +32,10 @@
 //	        X_VERSION: "{release} of {revision}"
 //
 // Beside these, every pod is told BAREBOAT_RELEASE and BAREBOAT_REVISION.
+//
+// The edge is reached at the one port that it publishes in ports, and runs on
+// the host's network, whatever networks says: on any other rootless one it would
+// not see who its clients are.
 package config
 
 import (
@@ -50,9 +53,6 @@ const (
 // BuiltinRecipe precedes the name of a recipe that Bareboat brings along:
 // bareboat:proxy.
 const BuiltinRecipe = "bareboat:"
-
-// DefaultPort is where the edge is reached when the file names no port.
-const DefaultPort = 8080
 
 // Project is a Compose file, read and validated.
 type Project struct {

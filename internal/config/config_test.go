@@ -103,6 +103,8 @@ func TestExample(t *testing.T) {
 		t.Fatalf("edge = %v, %v", edge.Name, ok)
 	}
 	equal(t, "edge", edge.Edge, &config.Edge{Address: "127.0.0.1", Port: 9090})
+	equal(t, "edge's network", edge.NetworkMode, config.NetworkHost)
+	equal(t, "edge's ports", edge.Ports, []config.Port(nil))
 }
 
 const minimal = "services: {web: {image: docker.io/library/web}}\n"
@@ -286,7 +288,7 @@ services:
 }
 
 func TestEdgeSocketElsewhere(t *testing.T) {
-	p, err := load(t, backend(`{socket: "/srv/run/a/{release}.sock"}`, "", "network_mode: host"))
+	p, err := load(t, backend(`{socket: "/srv/run/a/{release}.sock"}`, "", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +308,8 @@ services:
   edge:
     image: quay.io/edge
     volumes: ["run:/sockets"]
-    x-bareboat: {edge: {}}
+    x-bareboat: {edge: true}
+    ports: ["8080:80"]
     ` + edge + `
 volumes: {all: , run: , other: }
 `
@@ -331,20 +334,27 @@ func TestErrors(t *testing.T) {
 		{"tmpfs option", web("tmpfs: ['/v:uid=3']"), `service web: tmpfs: /v: option "uid=3" is none of size, mode, ro, rw, nosuid, nodev, noexec`},
 		{"tmpfs size", web("tmpfs: ['/v:size=big']"), `service web: tmpfs: /v: big is not a size`},
 		{"ports range", web("ports: [{target: 80, published: 80-90}]"), `service web: ports: published "80-90" is not one port (0 to 65535)`},
-		{"no network for a port", web("ports: ['80:80']\n    network_mode: none"), "service web: ports: network_mode: none has no port to publish"},
+		{"no network for a port", web("ports: ['80:80']\n    network_mode: none"), "service web: ports: there is none to publish without a network"},
 		{"network mode", web("network_mode: bridge"), `service web: network_mode: "bridge" is not one that bareboat knows: none, host, or networks`},
 		{"restart", web("restart: sometimes"), `service web: restart: "sometimes" is none of no, always, on-failure[:N], unless-stopped`},
 		{"health", web("healthcheck: {interval: 1s}"), "service web: healthcheck.test: names no command"},
 		{"order", web("deploy: {update_config: {order: both}}"), `services.web.deploy.update_config.order value must be one of 'start-first', 'stop-first'`},
 		{"extension of the project", "x-bareboat: {registri: x}\n" + minimal, `x-bareboat: unknown key "registri" (allowed: registry)`},
 		{"registry", "x-bareboat: {registry: nowhere}\n" + minimal, `x-bareboat.registry: "nowhere" is not HOST[:PORT][/PATH]`},
-		{"extension", web("x-bareboat: {recipee: x}"), `service web: x-bareboat: unknown key "recipee" (allowed: edge, environment, listen, recipe, route)`},
-		{"extension, deeper", web("x-bareboat: {edge: {prot: 1}}"), `service web: x-bareboat.edge: unknown key "prot" (allowed: address, port)`},
+		{"extension", web("x-bareboat: {recipee: x}"), `service web: x-bareboat: unknown key "recipee" (allowed: edge, environment, listen, network, recipe, route)`},
+		{"extension, deeper", web("x-bareboat: {listen: {prot: 1}}"), `service web: x-bareboat.listen: unknown key "prot" (allowed: port, socket)`},
 		{"extension, type", web("x-bareboat: [recipe]"), "service web: x-bareboat: must be a mapping, not a list"},
-		{"edge, type", web("x-bareboat: {edge: true}"), "service web: x-bareboat.edge: must be a mapping, not a boolean"},
+		{"edge, type", web("x-bareboat: {edge: {}}"), "service web: x-bareboat.edge: must be true or false, not a mapping"},
+		{"listen, type", web("x-bareboat: {listen: 80}"), "service web: x-bareboat.listen: must be a mapping, not a number"},
+		{"network", web("x-bareboat: {network: bridge}"), "service web: x-bareboat.network: bridge is not none, which is all that can be said here"},
+		{"edge without a port", web("x-bareboat: {edge: true}"), "service web: x-bareboat.edge: needs one entry in ports, HOST:CONTAINER, that says where people reach it"},
+		{"edge with two ports", web("x-bareboat: {edge: true}\n    ports: ['80:80', '81:81']"), "service web: x-bareboat.edge: needs one entry in ports"},
+		{"edge with any port", web("x-bareboat: {edge: true}\n    ports: ['80']"), "service web: x-bareboat.edge: needs one entry in ports"},
+		{"edge with UDP", web("x-bareboat: {edge: true}\n    ports: ['80:80/udp']"), "service web: x-bareboat.edge: needs one entry in ports"},
+		{"edge without a network", web("x-bareboat: {edge: true, network: none}"), "service web: x-bareboat.edge: the edge is on the host's network, so that network: none cannot be"},
 		{"recipe, type", web("x-bareboat: {recipe: 3}"), "service web: x-bareboat.recipe: must be a string that is not empty, not a number"},
-		{"port", web("x-bareboat: {edge: {port: 70000}}"), "service web: x-bareboat.edge.port: 70000 is not a port (1 to 65535)"},
-		{"two edges", "services:\n  a: {image: a, x-bareboat: {edge: {}}}\n  b: {image: b, x-bareboat: {edge: {}}}", "service b: x-bareboat.edge: service a is the edge already"},
+		{"port", web("x-bareboat: {listen: {port: 70000}}"), "service web: x-bareboat.listen.port: 70000 is not a port (1 to 65535)"},
+		{"two edges", "services:\n  a: {image: a, ports: ['1:1'], x-bareboat: {edge: true}}\n  b: {image: b, ports: ['2:2'], x-bareboat: {edge: true}}", "service b: x-bareboat.edge: service a is the edge already"},
 		{"no edge", web("x-bareboat: {listen: {port: 80}}"), "service web: x-bareboat.listen: no service of this file is the edge (x-bareboat.edge)"},
 		{"both", backend(`{port: 80, socket: "/srv/run/{release}"}`, "", ""), "service web: x-bareboat.listen: needs either socket or port"},
 		{"neither", backend("{}", "", ""), "service web: x-bareboat.listen: needs either socket or port"},
@@ -352,8 +362,7 @@ func TestErrors(t *testing.T) {
 		{"value", web("x-bareboat: {environment: {A: 3}}"), `service web: x-bareboat.environment: A must be a string, not a number`},
 		{"mark", web("x-bareboat: {environment: {A: '{relaese}'}}"), `service web: x-bareboat.environment: A holds {relaese}, which is neither {release} nor {revision}`},
 		{"variables, type", web("x-bareboat: {environment: [A=3]}"), "service web: x-bareboat.environment: must be a mapping, not a list"},
-		{"edge cannot reach a port", backend("{port: 80}", "", ""), "service web: x-bareboat.listen.port: the edge (service edge) needs network_mode: host to reach it"},
-		{"port without a network", backend("{port: 80}", "network_mode: none", "network_mode: host"), "service web: x-bareboat.listen.port: cannot be published with network_mode: none"},
+		{"port without a network", backend("{port: 80}", "network_mode: none", ""), "service web: x-bareboat.listen.port: cannot be published on network none"},
 		{"one socket for all", backend("{socket: /srv/run/x.sock}", "", ""), `service web: x-bareboat.listen.socket: "/srv/run/x.sock" must hold {release} once, in its last part, so that each release has its own`},
 		{"long socket", backend(`{socket: "/srv/run/`+strings.Repeat("x", 110)+`{release}"}`, "", ""), "is longer than the 107 bytes of a socket's address"},
 		{"quoted socket", backend(`{socket: "/srv/run/;{release}"}`, "", ""), "may hold only letters, digits and / . _ -"},
@@ -362,11 +371,13 @@ func TestErrors(t *testing.T) {
 		{"route without listen", web("x-bareboat: {route: {path: /}}"), "service web: x-bareboat.route: needs listen beside it"},
 		{"host", web("x-bareboat: {route: {hosts: ['a;b']}}"), "service web: x-bareboat.route.hosts: a;b is not a host name"},
 		{"path", web("x-bareboat: {route: {path: 'a b'}}"), `service web: x-bareboat.route.path: "a b" is not a path`},
+		{"dotted path", web("x-bareboat: {route: {path: /a/../b}}"), `service web: x-bareboat.route.path: "/a/../b" is not a path`},
+		{"address", web("x-bareboat: {edge: true}\n    ports: [{target: 1, published: 1, host_ip: localhost}]"), "invalid ip address: localhost"},
 		{"same route", `
 services:
-  a: {image: a, x-bareboat: {listen: {port: 1}}}
-  b: {image: b, x-bareboat: {listen: {port: 1}}}
-  edge: {image: e, network_mode: host, x-bareboat: {edge: {}}}
+  a: {image: a, x-bareboat: {listen: {port: 1}, route: {path: /a}}}
+  b: {image: b, x-bareboat: {listen: {port: 1}, route: {path: /a/}}}
+  edge: {image: e, ports: ["1:1"], x-bareboat: {edge: true}}
 `, "service b: x-bareboat.route: service a has the same host and path"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -415,7 +426,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(string(example))
 	f.Add(minimal)
 	f.Add(backend(`{socket: "/srv/run/{release}"}`, "", ""))
-	f.Add("services: {web: {image: x, x-bareboat: {edge: {port: ${P:-1}}}}}")
+	f.Add("services: {web: {image: x, ports: ['${P:-1}:1'], x-bareboat: {edge: true}}}")
 	f.Fuzz(func(t *testing.T, text string) {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "compose.yaml"), text)
@@ -435,4 +446,25 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The deployment of this repository itself.
+func TestOwnDeployment(t *testing.T) {
+	p, err := config.Load(t.Context(), config.Options{Files: []string{"../../podman-compose.yml"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "warnings", p.Warnings, []string(nil))
+	equal(t, "name", p.Name, "bareboat")
+	equal(t, "networks", p.Networks, []config.Network(nil))
+	chat, edge := service(t, p, "chat"), service(t, p, "proxy")
+	equal(t, "chat's network", chat.NetworkMode, config.NetworkNone)
+	equal(t, "socket", chat.Listen.EdgeSocket, "/run/chat/{release}.sock")
+	equal(t, "edge", edge.Edge, &config.Edge{Port: 8080})
+	for _, s := range p.Services {
+		if _, err := os.Stat(s.Recipe); err != nil {
+			t.Errorf("service %s: %v", s.Name, err)
+		}
+		equal(t, s.Name+" is read-only", s.ReadOnly, true)
+	}
 }

@@ -19,11 +19,12 @@ const extensionKey = "x-bareboat"
 
 // extension is x-bareboat of a service.
 type extension struct {
-	recipe string
-	edge   *Edge
-	listen *Listen
-	route  *Route
-	env    map[string]string
+	recipe  string
+	edge    bool
+	network string
+	listen  *Listen
+	route   *Route
+	env     map[string]string
 }
 
 // keyError is a fault at a dotted key.
@@ -103,9 +104,13 @@ func decodeService(value any) (extension, error) {
 	}
 	err := decode(extensionKey, value, fields{
 		"recipe": text(&e.recipe),
-		"edge": func(v any) error {
-			e.edge = &Edge{Port: DefaultPort}
-			return decode("edge", v, fields{"address": text(&e.edge.Address), "port": port(&e.edge.Port)})
+		"edge":   boolean(&e.edge),
+		"network": func(v any) error {
+			if v != string(NetworkNone) {
+				return fmt.Errorf("%v is not %s, which is all that can be said here", v, NetworkNone)
+			}
+			e.network = string(NetworkNone)
+			return nil
 		},
 		"listen": func(v any) error {
 			e.listen = &Listen{}
@@ -131,6 +136,18 @@ func text(to *string) func(any) error {
 			return fmt.Errorf("must be a string that is not empty, not %s", kindOf(v))
 		}
 		*to = s
+		return nil
+	}
+}
+
+// boolean reads true or false; a variable leaves it as a string.
+func boolean(to *bool) func(any) error {
+	return func(v any) error {
+		b, err := strconv.ParseBool(fmt.Sprint(v))
+		if err != nil {
+			return fmt.Errorf("must be true or false, not %s", kindOf(v))
+		}
+		*to = b
 		return nil
 	}
 }
@@ -177,7 +194,7 @@ var (
 	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	hostName     = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
 	plainPath    = regexp.MustCompile(`^[A-Za-z0-9/._-]+$`)
-	urlPath      = regexp.MustCompile(`^/[A-Za-z0-9/._~%-]*$`)
+	urlPath      = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*/?$`)
 )
 
 // variables reads names and values. What looks like a mark but is none is an
@@ -230,8 +247,8 @@ func routePath(to *string) func(any) error {
 		if err := text(to)(v); err != nil {
 			return err
 		}
-		if !urlPath.MatchString(*to) {
-			return fmt.Errorf("%q is not a path that starts with / and holds only letters, digits and / . _ ~ %% -", *to)
+		if !urlPath.MatchString(*to) || path.Clean(*to) != strings.TrimSuffix(*to, "/") && *to != "/" {
+			return fmt.Errorf("%q is not a path that starts with / and holds only letters, digits and / . _ ~ -", *to)
 		}
 		return nil
 	}

@@ -26,7 +26,6 @@ func (r *reader) project(model *types.Project) (*Project, error) {
 		Files:    model.ComposeFiles,
 		Registry: registry,
 		Volumes:  volumes(model.Volumes),
-		Networks: networks(model.Networks),
 	}
 	order, err := startOrder(model.Services)
 	if err != nil {
@@ -45,6 +44,7 @@ func (r *reader) project(model *types.Project) (*Project, error) {
 	if name, err := p.join(); err != nil {
 		return nil, r.fault(name, err)
 	}
+	p.Networks = networks(model.Networks, p.Services)
 	p.Warnings = r.warnings
 	return p, nil
 }
@@ -100,10 +100,21 @@ func volumes(in types.Volumes) []Volume {
 	return out
 }
 
-func networks(in types.Networks) []Network {
+// networks are those that a service is on, which need not be all that the file
+// puts it on.
+func networks(in types.Networks, services []Service) []Network {
+	used := map[string]bool{}
+	for _, s := range services {
+		for _, a := range s.Networks {
+			used[a.Network] = true
+		}
+	}
 	var out []Network
 	for _, key := range slices.Sorted(maps.Keys(in)) {
 		n := in[key]
+		if !used[n.Name] {
+			continue
+		}
 		out = append(out, Network{Key: key, Name: n.Name, External: bool(n.External), Internal: n.Internal, Labels: n.Labels})
 	}
 	return out
@@ -129,7 +140,7 @@ func (p *Project) join() (service string, err error) {
 			return s.Name, err
 		}
 		for _, host := range routeHosts(s.Route) {
-			at := host + s.Route.Path
+			at := host + strings.TrimSuffix(s.Route.Path, "/")
 			if other, taken := routes[at]; taken {
 				return s.Name, &keyError{extensionKey + ".route", fmt.Errorf("service %s has the same host and path", other)}
 			}
@@ -165,10 +176,7 @@ func (p *Project) onlyEdge() (Service, error) {
 // reach checks that the edge can reach the backend where it listens.
 func (s *Service) reach(edge Service) error {
 	if s.Listen.Port != 0 {
-		if edge.NetworkMode != NetworkHost {
-			return &keyError{extensionKey + ".listen.port", fmt.Errorf("the edge (service %s) needs network_mode: host to reach it", edge.Name)}
-		}
-		return nil
+		return nil // on the loopback, which is the edge's too
 	}
 	own, rest, ok := mountHolding(s.Mounts, s.Listen.Socket)
 	if !ok {

@@ -30,7 +30,6 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 	}
 	s := Service{
 		Name:       in.Name,
-		Edge:       ext.edge,
 		Listen:     ext.listen,
 		Entrypoint: in.Entrypoint,
 		Command:    in.Command,
@@ -70,8 +69,9 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 		func() (err error) { s.Ports, err = ports(in.Ports); return },
 		func() (err error) { s.Health, err = health(in.HealthCheck); return },
 		func() (err error) { s.Restart, err = restart(in.Restart); return },
-		func() error { return s.attach(p, in) },
+		func() error { return s.attach(p, in, ext) },
 		func() error { return s.place(ext) },
+		func() error { return s.asEdge(ext) },
 	} {
 		if err := step(); err != nil {
 			return Service{}, err
@@ -174,8 +174,8 @@ func order(d *types.DeployConfig) Order {
 }
 
 // attach sets the network.
-func (s *Service) attach(p *types.Project, in types.ServiceConfig) error {
-	switch in.NetworkMode {
+func (s *Service) attach(p *types.Project, in types.ServiceConfig, e extension) error {
+	switch cmp.Or(e.network, in.NetworkMode) {
 	case "none":
 		s.NetworkMode = NetworkNone
 	case "host":
@@ -193,7 +193,7 @@ func (s *Service) attach(p *types.Project, in types.ServiceConfig) error {
 		return &keyError{"network_mode", fmt.Errorf("%q is not one that bareboat knows: none, host, or networks", in.NetworkMode)}
 	}
 	if s.NetworkMode == NetworkNone && len(s.Ports) > 0 {
-		return &keyError{"ports", errors.New("network_mode: none has no port to publish")}
+		return &keyError{"ports", errors.New("there is none to publish without a network")}
 	}
 	return nil
 }
@@ -212,12 +212,29 @@ func (s *Service) place(e extension) error {
 	s.Route.Path = cmp.Or(s.Route.Path, "/")
 	key := extensionKey + ".listen"
 	switch {
-	case e.edge != nil:
+	case e.edge:
 		return &keyError{key, errors.New("the edge cannot be a backend too")}
 	case (e.listen.Socket == "") == (e.listen.Port == 0):
 		return &keyError{key, errors.New("needs either socket or port")}
 	case e.listen.Port != 0 && s.NetworkMode != NetworkBridge:
-		return &keyError{key + ".port", fmt.Errorf("cannot be published with network_mode: %s", s.NetworkMode)}
+		return &keyError{key + ".port", fmt.Errorf("cannot be published on network %s", s.NetworkMode)}
 	}
+	return nil
+}
+
+// asEdge puts the edge where people reach it.
+func (s *Service) asEdge(e extension) error {
+	if !e.edge {
+		return nil
+	}
+	key := extensionKey + ".edge"
+	if e.network != "" {
+		return &keyError{key, fmt.Errorf("the edge is on the host's network, so that network: %s cannot be", e.network)}
+	}
+	if len(s.Ports) != 1 || s.Ports[0].Host == 0 || s.Ports[0].Protocol != "tcp" {
+		return &keyError{key, errors.New("needs one entry in ports, HOST:CONTAINER, that says where people reach it")}
+	}
+	s.Edge = &Edge{Address: s.Ports[0].HostIP, Port: s.Ports[0].Host}
+	s.NetworkMode, s.Networks, s.Ports = NetworkHost, nil, nil
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"bareboat/pods"
+	"bareboat/pods/proxy"
 )
 
 // Actual is what there is.
@@ -15,7 +16,7 @@ type Actual struct {
 	Pods     []pods.Pod // of every project, since ports are leased by all of them
 	Volumes  []pods.Volume
 	Networks []pods.NetworkState
-	Routing  *Routing // what the edge was told last; nil when it was told nothing
+	Told     *proxy.Config // what the edge was told last; nil when it was told nothing
 
 	// PortFree tells whether a port of the loopback can be leased, as far as
 	// the host knows. Nil is always.
@@ -30,7 +31,7 @@ type observer interface {
 }
 
 // Observe reads the actual state from Podman and from what the edge was told.
-func Observe(ctx context.Context, o observer, edge interface{ Current() (*Routing, error) }) (Actual, error) {
+func Observe(ctx context.Context, o observer, edge interface{ Current() (*proxy.Config, error) }) (Actual, error) {
 	a := Actual{PortFree: canListen}
 	var err error
 	if a.Pods, err = o.Pods(ctx, nil); err != nil {
@@ -42,7 +43,7 @@ func Observe(ctx context.Context, o observer, edge interface{ Current() (*Routin
 	if a.Networks, err = o.Networks(ctx, nil); err != nil {
 		return Actual{}, err
 	}
-	a.Routing, err = edge.Current()
+	a.Told, err = edge.Current()
 	return a, err
 }
 
@@ -83,15 +84,26 @@ func (a Actual) of(project string) []pod {
 
 // serves tells whether the edge passes requests to the pod.
 func (a Actual) serves(p pod) bool {
-	return p.upstream != "" && a.Routing != nil && slices.ContainsFunc(a.Routing.Sites, func(s Site) bool { return s.Upstream == p.upstream })
+	return p.upstream != "" && a.Told != nil && slices.ContainsFunc(a.Told.Upstreams, func(u proxy.Upstream) bool {
+		return slices.Contains(u.Addresses, p.upstream)
+	})
+}
+
+// told is the number of the release that the edge was told last, or zero.
+func (a Actual) told() int {
+	if a.Told == nil {
+		return 0
+	}
+	n, err := strconv.Atoi(a.Told.Release)
+	if err != nil {
+		return 0 // not told by a release
+	}
+	return n
 }
 
 // last is the highest number that a release of the project had.
 func (a Actual) last(project string) int {
-	n := 0
-	if a.Routing != nil {
-		n = a.Routing.Release
-	}
+	n := a.told()
 	for _, p := range a.of(project) {
 		n = max(n, p.release)
 	}

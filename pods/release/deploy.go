@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"bareboat/pods"
+	"bareboat/pods/proxy"
 )
 
 // runtime is what a plan needs of Podman.
@@ -31,13 +32,13 @@ type maker interface {
 
 // router is the edge's configuration, and the edge in its container.
 type router interface {
-	Current() (*Routing, error) // nil when nothing was written
-	Write(Routing) error
+	Current() (*proxy.Config, error) // nil when nothing was written
+	Write(c proxy.Config) error
 	Clear() error // as if nothing had been written
 	Test(ctx context.Context, container string) error
 	Reload(ctx context.Context, container string) error
 	// WaitRelease returns when fresh connections are answered by this release.
-	WaitRelease(ctx context.Context, r Routing) error
+	WaitRelease(ctx context.Context, c proxy.Config) error
 }
 
 // undoTimeout is for taking back a release, beyond what the steps themselves
@@ -269,7 +270,7 @@ func (d *Deployer) tell(s Step, undo *undoing) error {
 		}
 		return d.router.Reload(ctx, s.edge)
 	})
-	return d.router.Write(s.routing)
+	return d.router.Write(s.config)
 }
 
 func (d *Deployer) switchTo(ctx context.Context, s Step) error {
@@ -279,5 +280,5 @@ func (d *Deployer) switchTo(ctx context.Context, s Step) error {
 	if err := d.router.Reload(ctx, s.edge); err != nil {
 		return err
 	}
-	return d.router.WaitRelease(ctx, s.routing)
+	return d.router.WaitRelease(ctx, s.config)
 }

@@ -38,7 +38,7 @@ func check(t *testing.T, w *world, d release.Desired) {
 	}
 	for _, l := range w.loaded {
 		if l.Release != w.told.Release {
-			t.Errorf("the edge has loaded release %d, but was told %d", l.Release, w.told.Release)
+			t.Errorf("the edge has loaded release %s, but was told %s", l.Release, w.told.Release)
 		}
 	}
 }
@@ -81,7 +81,7 @@ func TestFailAtEveryCall(t *testing.T) {
 					t.Fatalf("call %d (%s): %v", n, w.calls[n-1], err)
 				}
 				var failed *release.FailedError
-				switched := len(w.loaded) == 1 && w.told.Release == 2 && !errors.As(err, &failed)
+				switched := len(w.loaded) == 1 && w.told.Release == "2" && !errors.As(err, &failed)
 				if !switched {
 					if got := w.state(); got != before {
 						t.Errorf("call %d (%s) failed and left\n%s\nwant\n%s", n, w.calls[n-1], got, before)
@@ -255,7 +255,7 @@ func TestInterrupt(t *testing.T) {
 			if got := w.state(); got != before {
 				t.Errorf("interrupted at %q, left\n%s\nwant\n%s", w.calls[n-1], got, before)
 			}
-		case w.told.Release != 2:
+		case w.told.Release != "2":
 			t.Errorf("interrupted at %q: %v", w.calls[n-1], err)
 		}
 		if err != nil && !errors.Is(err, context.Canceled) {

@@ -27,7 +27,7 @@ func DownPlan(project string, a Actual, volumes bool) Plan {
 			plan.Steps = append(plan.Steps, Step{Action: RemoveVolume, Name: v.Name})
 		}
 	}
-	if a.Routing != nil {
+	if a.Told != nil {
 		plan.Steps = append(plan.Steps, Step{Action: Forget, Name: "what the edge was told"})
 	}
 	return plan

@@ -1,12 +1,14 @@
 package release
 
 import (
+	"bytes"
 	"fmt"
-	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"bareboat/pods"
+	"bareboat/pods/proxy"
 )
 
 // Action is what a step does. Each can be done again without harm.
@@ -41,11 +43,12 @@ type Step struct {
 
 	spec     pods.Spec // Start, Ready
 	labels   map[string]string
-	internal bool    // MakeNetwork
-	insecure bool    // Pull
-	adopted  bool    // Ready: an interrupted release made the pod
-	routing  Routing // Tell, Switch
-	edge     string  // Tell, Switch: name of the edge's container; empty while none runs
+	internal bool         // MakeNetwork
+	insecure bool         // Pull
+	number   int          // Switch: of the release
+	adopted  bool         // Ready: an interrupted release made the pod
+	config   proxy.Config // Tell, Switch
+	edge     string       // Tell, Switch: name of the edge's container; empty while none runs
 }
 
 // String says the step in a few words.
@@ -53,9 +56,9 @@ func (s Step) String() string {
 	if s.Action != Tell {
 		return s.Action.String() + " " + s.Name
 	}
-	to := make([]string, len(s.routing.Sites))
-	for i, site := range s.routing.Sites {
-		to[i] = site.Service + " is at " + site.Upstream
+	to := make([]string, len(s.config.Upstreams))
+	for i, u := range s.config.Upstreams {
+		to[i] = u.Service + " is at " + strings.Join(u.Addresses, " and ")
 	}
 	return s.Action.String() + ": " + strings.Join(append(to, s.Name), ", ")
 }
@@ -91,7 +94,9 @@ func NewPlan(d Desired, a Actual) (Plan, error) {
 	}
 	p.prepare()
 	p.start()
-	p.edge()
+	if err := p.edge(); err != nil {
+		return Plan{}, err
+	}
 	p.retire()
 	plan := Plan{Project: d.Project, Serving: a.serving(d.Project), Steps: p.steps}
 	plan.Release = p.release()
@@ -103,11 +108,11 @@ func NewPlan(d Desired, a Actual) (Plan, error) {
 func (a Actual) serving(project string) int {
 	for _, p := range a.of(project) {
 		if a.serves(p) && p.Running() {
-			return a.Routing.Release
+			return a.told()
 		}
 	}
 	for _, p := range a.of(project) {
-		if p.Running() && a.Routing == nil {
+		if p.Running() && a.Told == nil {
 			return p.release
 		}
 	}
@@ -132,13 +137,6 @@ type choice struct {
 	keep *pod      // stays; nil when a new pod is made
 	spec pods.Spec // of the new pod
 	old  []pod     // all others
-}
-
-func (c choice) upstream() string {
-	if c.keep != nil {
-		return c.keep.upstream
-	}
-	return c.spec.Labels[pods.LabelUp]
 }
 
 // unproven tells that the kept pod may not have been seen healthy: while there
@@ -201,7 +199,7 @@ func (p *planner) fits(s Service, is pod, hash string) bool {
 		return false
 	}
 	// An edge whose file is gone may have a folder mounted that is gone too.
-	return s.Edge == nil || p.actual.Routing != nil
+	return s.Edge == nil || p.actual.Told != nil
 }
 
 // better prefers the pod that serves, and else the newer, which comes first.
@@ -285,62 +283,100 @@ func active(p pod) bool {
 }
 
 // edge has the edge pass requests to the chosen pods.
-func (p *planner) edge() {
+func (p *planner) edge() error {
 	for _, c := range p.chosen {
-		switch {
-		case c.Edge == nil:
-		case c.keep == nil:
-			p.replaceEdge(c)
-		default:
-			p.adopt(c)
-			p.switchEdge(c)
+		if c.Edge == nil {
+			continue
 		}
+		config := p.config(c)
+		want, err := proxy.Render(config)
+		if err != nil {
+			return fmt.Errorf("plan service %s: %w", c.Name, err)
+		}
+		if c.keep == nil {
+			p.replaceEdge(c, config)
+			return nil
+		}
+		p.adopt(c)
+		return p.switchEdge(c, config, want)
 	}
+	return nil
 }
 
-// replaceEdge writes the routing between the old edge and the new, so that each
-// reads its own when it starts, the old one also when it is started again.
-func (p *planner) replaceEdge(c choice) {
+// config is what the edge is to be told, under the number that it knows.
+func (p *planner) config(edge choice) proxy.Config {
+	c := proxy.Config{
+		Release: strconv.Itoa(max(p.actual.told(), 1)),
+		Listen:  proxy.Listen{Address: edge.Edge.Address, Port: edge.Edge.Port},
+	}
+	for _, backend := range p.chosen {
+		if b := backend.Backend; b != nil {
+			release, upstream := p.at(backend)
+			c.Upstreams = append(c.Upstreams, proxy.Upstream{
+				Service: backend.Name, Addresses: []string{upstream}, Release: strconv.Itoa(release),
+			})
+			c.Sites = append(c.Sites, proxy.Site{Hosts: b.Hosts, Path: b.Path, Service: backend.Name})
+		}
+	}
+	return c
+}
+
+// at is the release of a backend's pod and where it listens.
+func (p *planner) at(c choice) (release int, upstream string) {
+	if c.keep != nil {
+		return c.keep.release, c.keep.upstream
+	}
+	return p.number, c.spec.Labels[pods.LabelUp]
+}
+
+// replaceEdge tells the new edge between stopping the old and starting the new,
+// so that each reads its own when it starts, the old one also when it is started
+// again.
+func (p *planner) replaceEdge(c choice, config proxy.Config) {
+	tell, change := tellAndSwitch(c, config, p.number, c.spec.Containers[0].Name)
+	tell.edge = "" // none runs yet
 	p.stop(c)
-	routing := p.routing(c, p.number)
-	p.add(Step{Action: Tell, Service: c.Name, Name: routing.name(), routing: routing})
+	p.add(tell)
 	p.add(Step{Action: Start, Service: c.Name, Name: c.spec.Name, spec: c.spec})
 	p.add(Step{Action: Ready, Service: c.Name, Name: c.spec.Name, spec: c.spec})
-	p.add(Step{Action: Switch, Service: c.Name, Name: routing.name(), routing: routing, edge: c.spec.Containers[0].Name})
+	p.add(change)
 }
 
 // switchEdge leaves the edge as it is where it was told the same already. But a
 // release that was interrupted between writing and reloading left the edge
 // where it was: before a backend is retired, it has to have read its file.
-func (p *planner) switchEdge(c choice) {
-	routing := p.routing(c, p.actual.Routing.Release)
-	if same := reflect.DeepEqual(routing, *p.actual.Routing); same && !p.retiresBackend() {
-		return
-	} else if !same {
-		routing.Release = p.newRelease()
+func (p *planner) switchEdge(c choice, config proxy.Config, want []byte) error {
+	is, err := proxy.Render(*p.actual.Told)
+	if err != nil {
+		return fmt.Errorf("plan service %s: %w", c.Name, err)
 	}
-	edge := c.keep.Containers[0].Name
-	p.add(Step{Action: Tell, Service: c.Name, Name: routing.name(), routing: routing, edge: edge})
-	p.add(Step{Action: Switch, Service: c.Name, Name: routing.name(), routing: routing, edge: edge})
+	number := p.actual.told()
+	if !bytes.Equal(is, want) {
+		number = p.newRelease()
+	} else if !p.retiresBackend() {
+		return nil
+	}
+	tell, change := tellAndSwitch(c, config, number, c.keep.Containers[0].Name)
+	p.add(tell)
+	p.add(change)
+	return nil
+}
+
+func tellAndSwitch(c choice, config proxy.Config, number int, container string) (tell, change Step) {
+	config.Release = strconv.Itoa(number)
+	s := Step{Service: c.Name, Name: "release " + config.Release, config: config, number: number, edge: container}
+	tell, change = s, s
+	tell.Action, change.Action = Tell, Switch
+	return tell, change
 }
 
 // newRelease is a number that the edge was not told yet: that of the new pods,
 // or of those that an interrupted release left.
 func (p *planner) newRelease() int {
-	if last := p.number - 1; !p.makesPods() && last > p.actual.Routing.Release {
+	if last := p.number - 1; !p.makesPods() && last > p.actual.told() {
 		return last
 	}
 	return p.number
-}
-
-func (p *planner) routing(edge choice, release int) Routing {
-	r := Routing{Release: release, Address: edge.Edge.Address, Port: edge.Edge.Port}
-	for _, c := range p.chosen {
-		if b := c.Backend; b != nil {
-			r.Sites = append(r.Sites, Site{Service: c.Name, Hosts: b.Hosts, Path: b.Path, Upstream: c.upstream()})
-		}
-	}
-	return r
 }
 
 func (p *planner) makesPods() bool {
@@ -355,7 +391,7 @@ func (p *planner) release() int {
 	}
 	for _, s := range p.steps {
 		if s.Action == Switch {
-			n = max(n, s.routing.Release)
+			n = max(n, s.number)
 		}
 	}
 	return n

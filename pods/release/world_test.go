@@ -14,6 +14,7 @@ import (
 
 	"bareboat/internal/oci"
 	"bareboat/pods"
+	"bareboat/pods/proxy"
 	"bareboat/pods/release"
 )
 
@@ -28,10 +29,10 @@ type world struct {
 	pods      map[string]*madePod
 	volumes   map[string]pods.Volume
 	networks  map[string]pods.NetworkState
-	told      *release.Routing
-	loaded    map[string]release.Routing // by running edge container
-	sick      map[string]bool            // services whose pods are not healthy
-	bad       bool                       // the edge's configuration does not pass its test
+	told      *proxy.Config
+	loaded    map[string]proxy.Config // by running edge container
+	sick      map[string]bool         // services whose pods are not healthy
+	bad       bool                    // the edge's configuration does not pass its test
 	calls     []string
 	fail      int
 	crash     int
@@ -47,7 +48,7 @@ type madePod struct {
 func newWorld() *world {
 	return &world{
 		pods: map[string]*madePod{}, volumes: map[string]pods.Volume{}, networks: map[string]pods.NetworkState{},
-		loaded: map[string]release.Routing{}, sick: map[string]bool{},
+		loaded: map[string]proxy.Config{}, sick: map[string]bool{},
 	}
 }
 
@@ -201,7 +202,7 @@ func (w *world) WaitHealthy(ctx context.Context, container string, _ pods.Health
 	}, "healthy", container)
 }
 
-func (w *world) Current() (*release.Routing, error) {
+func (w *world) Current() (*proxy.Config, error) {
 	if w.told == nil {
 		return nil, nil
 	}
@@ -209,7 +210,7 @@ func (w *world) Current() (*release.Routing, error) {
 	return &r, nil
 }
 
-func (w *world) Write(r release.Routing) error {
+func (w *world) Write(r proxy.Config) error {
 	return w.call(context.Background(), func() error { w.told = &r; return nil }, "write", fmt.Sprint(r.Release))
 }
 
@@ -236,14 +237,14 @@ func (w *world) Reload(ctx context.Context, container string) error {
 	}, "reload", container)
 }
 
-func (w *world) WaitRelease(ctx context.Context, r release.Routing) error {
+func (w *world) WaitRelease(ctx context.Context, r proxy.Config) error {
 	return w.call(ctx, func() error {
 		for _, l := range w.loaded {
 			if l.Release == r.Release {
 				return nil
 			}
 		}
-		return fmt.Errorf("release %d does not answer", r.Release)
+		return fmt.Errorf("release %s does not answer", r.Release)
 	}, "ask for", fmt.Sprint(r.Release))
 }
 
@@ -253,11 +254,11 @@ func (w *world) answers() string {
 		return "no edge runs"
 	}
 	for _, l := range w.loaded {
-		for _, s := range l.Sites {
+		for _, u := range l.Upstreams {
 			if !slices.ContainsFunc(slices.Collect(maps.Values(w.pods)), func(p *madePod) bool {
-				return p.pod.Labels[pods.LabelUp] == s.Upstream && p.pod.Running()
+				return p.pod.Labels[pods.LabelUp] == u.Addresses[0] && p.pod.Running()
 			}) {
-				return "nothing runs at " + s.Upstream
+				return "nothing runs at " + u.Addresses[0]
 			}
 		}
 	}
