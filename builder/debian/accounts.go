@@ -187,7 +187,7 @@ func (a *accounts) tmpfile(words []string) (f layer.File, ok bool) {
 		if err != nil {
 			return layer.File{}, false
 		}
-		mode = unixMode(bits)
+		mode = permissions(int64(bits))
 	}
 	uid, okUser := number(a.uids, words[3])
 	gid, okGroup := number(a.gids, words[4])
@@ -208,17 +208,6 @@ func (a *accounts) tmpfile(words []string) (f layer.File, ok bool) {
 		return layer.File{}, true // what is there already, at run time
 	}
 	return layer.File{}, false
-}
-
-func unixMode(bits uint64) fs.FileMode {
-	m := fs.FileMode(bits & 0o777)
-	if bits&0o2000 != 0 {
-		m |= fs.ModeSetgid
-	}
-	if bits&0o1000 != 0 {
-		m |= fs.ModeSticky
-	}
-	return m
 }
 
 func number(known map[string]int, s string) (int, bool) {

@@ -68,12 +68,19 @@ func (c cache) put(sum string, size int64, r io.Reader) error {
 // errChanged is content that is not what its digest says.
 var errChanged = errors.New("changed")
 
-// create writes a temporary file and moves it to the path that write gives.
-func (c cache) create(write func(*os.File) (string, error)) (err error) {
+// create writes a temporary file in the cache and moves it to the path that
+// write gives.
+func (c cache) create(write func(*os.File) (string, error)) error {
 	if err := os.MkdirAll(filepath.Join(string(c), "sha256"), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(string(c), "part-*")
+	return writeWhole(string(c), write)
+}
+
+// writeWhole makes a file appear whole or not at all: it is written under
+// another name in dir, and moved to the path that write gives.
+func writeWhole(dir string, write func(*os.File) (string, error)) (err error) {
+	f, err := os.CreateTemp(dir, "part-*")
 	if err != nil {
 		return err
 	}

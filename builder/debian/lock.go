@@ -142,33 +142,15 @@ func (f LockFile) Bytes() ([]byte, error) {
 }
 
 // WriteLock writes a lock file whole or not at all.
-func WriteLock(name string, f LockFile) (err error) {
+func WriteLock(name string, f LockFile) error {
 	data, err := f.Bytes()
 	if err != nil {
 		return err
 	}
-	t, err := os.CreateTemp(filepath.Dir(name), ".lock-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, t.Close(), os.Remove(t.Name()))
-		}
-	}()
-	if _, err := t.Write(data); err != nil {
-		return err
-	}
-	if err := t.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := t.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(t.Name(), name); err != nil {
-		return err
-	}
-	return t.Close()
+	return writeWhole(filepath.Dir(name), func(w *os.File) (string, error) {
+		_, err := w.Write(data)
+		return name, err
+	})
 }
 
 func (l Lock) validate() error {

@@ -1,8 +1,11 @@
 package debian_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
+
+	"gopkg.in/yaml.v3"
 
 	"bareboat/builder/debian"
 )
@@ -220,5 +223,33 @@ func TestRequestValidate(t *testing.T) {
 		if err := tt.request.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v: got %v, want %q", tt.request, err, tt.want)
 		}
+	}
+}
+
+// A recipe decodes the request strictly.
+func TestRequestYAML(t *testing.T) {
+	const text = "suite: bookworm\ncomponents: [main]\npackages: [nginx]\nexclude: [a1]\ninclude: [b1]\nexclude_paths: [usr/lib/*/gconv]\nacknowledge: [c1]\n"
+	decode := func(text string) (debian.Request, error) {
+		d := yaml.NewDecoder(strings.NewReader(text))
+		d.KnownFields(true)
+		var r debian.Request
+		err := d.Decode(&r)
+		return r, err
+	}
+	got, err := decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := reflect.ValueOf(got); v.NumField() != strings.Count(text, "\n") {
+		t.Error("a field of the request has no line above")
+	} else {
+		for i := range v.NumField() {
+			if v.Field(i).IsZero() {
+				t.Errorf("%s was not decoded", v.Type().Field(i).Name)
+			}
+		}
+	}
+	if _, err := decode("package: [nginx]\n"); err == nil {
+		t.Error("an unknown key was accepted")
 	}
 }
