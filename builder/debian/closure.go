@@ -86,10 +86,16 @@ func (r *resolver) close() error {
 
 // real gives the package of that very name, if its version will do.
 func (u *universe) real(rel Relation) *candidate {
-	if c := u.best[rel.Name]; c != nil && rel.Allows(c.version) && (rel.Arch == "" || rel.Arch == "any" || rel.Arch == "native" || rel.Arch == u.arch) {
+	if c := u.best[rel.Name]; c != nil && rel.Allows(c.version) && !u.foreign(rel) {
 		return c
 	}
 	return nil
+}
+
+// foreign tells whether a relation is about another architecture, of which
+// there are no packages here.
+func (u *universe) foreign(rel Relation) bool {
+	return rel.Arch != "" && rel.Arch != "any" && rel.Arch != "native" && rel.Arch != u.arch
 }
 
 // decide satisfies one dependency: by what is chosen already, else by the
@@ -138,6 +144,9 @@ func (u *universe) offered(dep Dependency) string {
 func (r *resolver) satisfiers(dep Dependency) []*choice {
 	var out []*choice
 	for _, rel := range dep {
+		if r.u.foreign(rel) {
+			continue
+		}
 		if c := r.chosen[rel.Name]; c != nil && rel.Allows(c.version) {
 			out = append(out, c)
 		}

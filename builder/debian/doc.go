@@ -19,4 +19,11 @@
 // The whole file system is planned before it is split into layers, so that
 // links, the merged /usr and the metadata of shared folders are right in each
 // of them, and so that every program in it is known to find its libraries.
+//
+// What it is not: a solver (each name is offered in its latest version alone,
+// and no decision is taken back, which is enough for one release of Debian and
+// may refuse a mix of them), or a dpkg: an image that lacks packages which only
+// scripts need cannot be upgraded by apt. Libraries that are loaded by dlopen
+// are not checked, and there is no ld.so.cache, so that a library outside of
+// the folders that the loader knows by itself is an error.
 package debian

@@ -131,6 +131,9 @@ func (u *universe) addProvides(c *candidate) error {
 // relation needs a versioned provision.
 func (u *universe) provide(r Relation) []*candidate {
 	var out []*candidate
+	if u.foreign(r) {
+		return nil
+	}
 	for _, p := range u.providers[r.Name] {
 		if p.satisfies(r) && !slices.Contains(out, p.by) {
 			out = append(out, p.by)

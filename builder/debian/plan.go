@@ -51,6 +51,9 @@ func (a *Archive) Layers(ctx context.Context, l Lock, req Request) ([]layer.Laye
 	if err := a.check(); err != nil {
 		return nil, Report{}, err
 	}
+	if err := req.Validate(); err != nil {
+		return nil, Report{}, err
+	}
 	debs, err := a.open(ctx, l)
 	if err != nil {
 		return nil, Report{}, err

@@ -123,7 +123,7 @@ func TestLayers(t *testing.T) {
 					dir("./lib64/"), file("./lib64/ld.so"), link("./bin/moved", "../usr/bin/moved"), link("./sbin/same", "/usr/sbin/same"),
 					link("./lib/x/far", "../../usr/share/far"), dir("./var/run/"), dir("./var/run/old/"),
 				}},
-				{name: "new", files: []tar.Header{link("./bin", "usr/bin"), dir("./usr/bin/"), file("./usr/bin/moved"), file("./usr/sbin/same")}},
+				{name: "new", files: []tar.Header{link("./bin", "usr/bin"), link("./var/lock", "../run/lock"), dir("./usr/bin/"), file("./usr/bin/moved"), file("./usr/sbin/same")}},
 			},
 			want: map[string]string{
 				"bin": "-> usr/bin", "lib64": "-> usr/lib64", "lib32": "", "bin/sh": "", "usr/bin/sh": "-rw-r--r-- 0:0 ./bin/sh",

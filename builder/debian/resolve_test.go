@@ -143,6 +143,11 @@ func TestResolve(t *testing.T) {
 			err:      "app wants lib-a:i386",
 		},
 		{
+			name:     "a foreign architecture of a package that is here",
+			packages: []pkg{p("app", "Depends: lib-a, lib-a:i386"), p("lib-a", "")},
+			err:      "app wants lib-a:i386",
+		},
+		{
 			name:     "a broken field",
 			packages: []pkg{p("app", "Depends: lib-a (>= 1")},
 			err:      "package app: relation",

@@ -197,6 +197,8 @@ func (t *tree) insert(d *deb, n *node) error {
 		return nil
 	case prev.Mode.IsDir() && n.Mode&fs.ModeSymlink != 0:
 		return nil
+	case prev.owner == "" && n.Mode&fs.ModeSymlink != 0:
+		return nil // one of our own links, which the package may spell differently
 	case n.Mode&fs.ModeSymlink != 0 && prev.Mode&fs.ModeSymlink != 0 && n.Link == prev.Link:
 		return nil
 	case prev.Mode.IsDir() || n.Mode.IsDir() || !replaces(d.control, prev.owner):
