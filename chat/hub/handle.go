@@ -184,7 +184,7 @@ func (s *Session) say(f protocol.Frame) {
 	}
 	m := store.Message{Room: f.Room, User: s.user, CID: f.CID, Nick: s.name(), Text: f.Text}
 	s.hub.Store.Append(context.WithoutCancel(s.ctx), m, func(m store.Message, err error) {
-		defer s.pending.Done()
+		defer s.end()
 		if err != nil {
 			s.hub.complain("store a message", err)
 			s.send(newFrame(protocol.NewError(protocol.CodeUnavailable, "the message could not be stored", f.Room, f.CID)))

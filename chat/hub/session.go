@@ -20,6 +20,10 @@ const (
 	// linger is how long the rest of a frame that is too big is read, so that
 	// the close frame is not lost in a reset of the connection.
 	linger = time.Second
+
+	// maxPending is how many sends of one session wait for the disk. More wait
+	// in the connection, so that nobody fills the store's queue alone.
+	maxPending = 64
 )
 
 // Session is one client's connection.
@@ -38,6 +42,7 @@ type Session struct {
 	mu      sync.Mutex
 	leaving bool
 	pending sync.WaitGroup // sends that wait for the disk; none is added once leaving
+	slots   chan struct{}  // one for each of them
 
 	joining sync.WaitGroup
 }
@@ -48,6 +53,7 @@ func newSession(h *Hub, conn *websocket.Conn, user, addr string) *Session {
 		queue:  newQueue(h.Limits.Queue, ending{protocol.CloseSlow, "reading too slowly"}),
 		bucket: newBucket(h.Limits.Rate, h.Limits.Burst, time.Now()),
 		rooms:  map[string]*Room{},
+		slots:  make(chan struct{}, maxPending),
 	}
 	s.ctx, s.stop = context.WithCancel(h.ctx)
 	return s
@@ -117,13 +123,25 @@ func (s *Session) sayNoMore() {
 // begin notes a send that waits for the disk. A session that leaves takes no
 // more: the client sends again what is not acknowledged.
 func (s *Session) begin() bool {
+	select {
+	case s.slots <- struct{}{}:
+	case <-s.ctx.Done():
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.leaving {
+		<-s.slots
 		return false
 	}
 	s.pending.Add(1)
 	return true
+}
+
+// end notes that a send is on disk, or failed.
+func (s *Session) end() {
+	<-s.slots
+	s.pending.Done()
 }
 
 // name is the nickname to show.

@@ -124,6 +124,7 @@ function call(name) {
 function showForms() {
   $("introduce").hidden = nick !== "";
   $("composer").hidden = nick === "";
+  $("rename").hidden = nick === "";
 }
 
 // The box grows with what is in it; style.css says how far.
