@@ -45,7 +45,7 @@ func (b *Builder) packages(ctx context.Context, r *Recipe, tell teller, warn tel
 	if len(requests) == 0 {
 		return p, nil
 	}
-	if err := b.openArchive(p); err != nil {
+	if err := b.openArchive(r, p); err != nil {
 		return nil, err
 	}
 	changed := false
@@ -63,13 +63,15 @@ func (b *Builder) packages(ctx context.Context, r *Recipe, tell teller, warn tel
 	return p, nil
 }
 
-func (b *Builder) openArchive(p *packages) (err error) {
+func (b *Builder) openArchive(r *Recipe, p *packages) (err error) {
 	cache, err := b.CacheDir()
 	if err != nil {
 		return err
 	}
 	p.archive = &debian.Archive{Mirrors: b.Mirrors, Cache: mkdir(cache, "debian")}
-	p.archive.Progress = func(what string, size int64) { p.tell("fetch "+what, "%s", HumanSize(size)) }
+	p.archive.Progress = func(what string, size int64) {
+		b.notify(Event{Image: r.Path(), Step: "fetch " + what, Note: HumanSize(size)})
+	}
 	if p.arch, err = debian.Architecture(b.platform().Arch); err != nil {
 		return err
 	}
@@ -194,7 +196,7 @@ func (b *Builder) Lock(ctx context.Context, r *Recipe) ([]string, error) {
 	var said []string
 	say := func(step, format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
 	p := &packages{path: r.LockPath(), tell: say, warn: say}
-	if err := b.openArchive(p); err != nil {
+	if err := b.openArchive(r, p); err != nil {
 		return nil, err
 	}
 	for _, request := range requests {

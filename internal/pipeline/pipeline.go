@@ -144,9 +144,7 @@ func (p *Pipeline) images(ctx context.Context, services []string) ([]builtImage,
 		if err != nil {
 			return nil, err
 		}
-		p.Builder.Notify = func(e builder.Event) {
-			p.notify(Event{Subject: s.Name, Text: strings.TrimSuffix(e.Step+": "+e.Note, ": "), Warn: e.Warn})
-		}
+		p.listen(s.Name)
 		img, err := p.Builder.Build(ctx, r, tree, s.Image)
 		if err != nil {
 			return nil, err
@@ -154,6 +152,13 @@ func (p *Pipeline) images(ctx context.Context, services []string) ([]builtImage,
 		out = append(out, builtImage{service: s, image: img})
 	}
 	return out, nil
+}
+
+// listen passes on what the builder tells while it works for a service.
+func (p *Pipeline) listen(service string) {
+	p.Builder.Notify = func(e builder.Event) {
+		p.notify(Event{Subject: service, Text: strings.TrimSuffix(e.Step+": "+e.Note, ": "), Warn: e.Warn})
+	}
 }
 
 // Lock resolves the Debian packages of services' recipes anew, writes the locks
@@ -169,6 +174,7 @@ func (p *Pipeline) Lock(ctx context.Context, services []string) ([]string, error
 		if err != nil {
 			return nil, err
 		}
+		p.listen(s.Name)
 		changes, err := p.Builder.Lock(ctx, r)
 		if err != nil {
 			return nil, err
