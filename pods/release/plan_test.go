@@ -255,27 +255,6 @@ func TestStamp(t *testing.T) {
 	}
 }
 
-func TestStatus(t *testing.T) {
-	w := running(t)
-	w.pods["shop-api-r1"].pod.Containers[0].Health = "healthy"
-	actual, err := release.Observe(t.Context(), w, w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list := release.StatusOf("shop", actual)
-	if len(list) != 5 {
-		t.Fatalf("%d pods, want 5", len(list))
-	}
-	for _, s := range list {
-		if s.Serving != (s.Service == "chat" || s.Service == "api") || s.Release != 1 {
-			t.Errorf("%+v", s)
-		}
-	}
-	if s := list[0]; s.Service != "api" || s.Health != "healthy" || s.Upstream != "127.0.0.1:20000" {
-		t.Errorf("%+v", s)
-	}
-}
-
 func TestDown(t *testing.T) {
 	for _, c := range []struct {
 		volumes bool
