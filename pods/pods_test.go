@@ -202,6 +202,33 @@ func TestPodsOnABridgeFindEachOtherAndPublishPorts(t *testing.T) {
 	}
 }
 
+func TestPortInUseIsSaid(t *testing.T) {
+	t.Parallel()
+	p := use(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	network := "bareboat-" + unique()
+	t.Cleanup(func() {
+		if err := p.RemoveNetwork(context.Background(), network); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := p.EnsureNetwork(t.Context(), network, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	spec := p.spec("lines", "0")
+	spec.Network = pods.Network{Mode: pods.NetworkBridge, Names: []string{network}}
+	spec.Ports = []pods.Port{{HostIP: "127.0.0.1", Host: uint16(l.Addr().(*net.TCPAddr).Port), Container: 80}}
+	p.create(t, spec)
+	err = p.StartPod(t.Context(), spec.Name)
+	if err == nil || !strings.Contains(err.Error(), "address already in use") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error is %v", err)
+	}
+}
+
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

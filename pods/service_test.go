@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"bareboat/pods"
 )
@@ -170,6 +171,38 @@ func TestServiceEndsWithAKilledProcess(t *testing.T) {
 		}
 		c.Wait()
 		until(t, "the service's end", func() bool { return len(processes(t, c.socket)) == 0 })
+	}
+}
+
+func TestServiceRemovesWhatKilledProcessesLeft(t *testing.T) {
+	t.Parallel()
+	use(t)
+	env := newUser(t)
+	run := strings.TrimPrefix(env[1], "XDG_RUNTIME_DIR=")
+	stale, young := filepath.Join(run, "bareboat-podman-1"), filepath.Join(run, "bareboat-podman-2")
+	for _, dir := range []string{stale, young} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hourAgo := time.Now().Add(-time.Hour)
+	first := connectAs(t, env)
+	for _, dir := range []string{stale, filepath.Dir(first.socket)} {
+		if err := os.Chtimes(dir, hourAgo, hourAgo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := connectAs(t, env)
+	for dir, want := range map[string]bool{stale: false, young: true, filepath.Dir(first.socket): true} {
+		if _, err := os.Stat(dir); (err == nil) != want {
+			t.Errorf("%s: there should be %t: %v", dir, want, err)
+		}
+	}
+	for _, c := range []connected{first, second} {
+		c.stdin.Close()
+		if err := c.Wait(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -13,15 +13,6 @@ import (
 // fileName is the rendered file's, in the folder that nginx.conf includes.
 const fileName = "sites.conf"
 
-// Edge is the running nginx, as whoever started it reaches it.
-type Edge interface {
-	// Test runs nginx -t with the configuration as it stands; the error holds
-	// what nginx says about it.
-	Test(ctx context.Context) error
-	// Reload sends SIGHUP. It returns before nginx has taken notice.
-	Reload(ctx context.Context) error
-}
-
 // Nginx is the file that tells an nginx about sites. It is not safe for use by
 // several goroutines or processes at once: a release holds a lock.
 type Nginx struct {
@@ -51,7 +42,9 @@ func (n *Nginx) Current() (*Config, error) {
 }
 
 // Write writes the configuration: all of it or nothing, also when the machine
-// stops meanwhile. A running nginx does not read it before it is told to.
+// stops meanwhile. A running nginx does not read it before it is sent SIGHUP, and
+// keeps the one it has if it finds a mistake then, which it only logs: let it
+// test the file with nginx -t first, and write the one before again on failure.
 func (n *Nginx) Write(c Config) error {
 	text, err := Render(c)
 	if err != nil {
@@ -78,39 +71,14 @@ func (n *Nginx) Clear() error {
 	return nil
 }
 
-// Switch writes the configuration, lets the edge test it and reload. Where the
-// test fails the file is what it was before and the edge goes on as it is.
-func (n *Nginx) Switch(ctx context.Context, c Config, edge Edge) error {
-	before, err := os.ReadFile(n.file())
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("read the edge's sites: %w", err)
-	}
-	if err := n.Write(c); err != nil {
-		return err
-	}
-	if err := edge.Test(ctx); err != nil {
-		return errors.Join(fmt.Errorf("test the edge's sites of release %s: %w", c.Release, err), n.putBack(before))
-	}
-	if err := edge.Reload(ctx); err != nil {
-		return errors.Join(fmt.Errorf("reload the edge: %w", err), n.putBack(before))
-	}
-	return nil
-}
-
-func (n *Nginx) putBack(before []byte) error {
-	if before == nil {
-		return n.Clear()
-	}
-	if err := n.replace(before); err != nil {
-		return fmt.Errorf("put back the edge's sites: %w", err)
-	}
-	return nil
-}
-
 // replace writes a file beside the old one and moves it there. Anybody may read
-// it, since nginx runs as somebody else: there are no secrets in it.
+// it, whatever the umask, since nginx runs as somebody else: there are no secrets
+// in it.
 func (n *Nginx) replace(text []byte) error {
 	if err := os.MkdirAll(n.dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(n.dir, 0o755); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(n.dir, ".sites-*")

@@ -23,6 +23,7 @@ import (
 // temporary files lie in a folder of the test's own.
 type edge struct {
 	*proxy.Nginx
+	nginx   string // the program
 	conf    string // nginx.conf
 	address string // HOST:PORT
 	listen  proxy.Listen
@@ -73,6 +74,7 @@ func newEdge(t *testing.T) *edge {
 	}
 	port := freePort(t)
 	return &edge{
+		nginx:   nginxBinary(t),
 		Nginx:   proxy.New(filepath.Join(dir, "nginx/bareboat")),
 		conf:    filepath.Join(dir, "nginx/nginx.conf"),
 		listen:  proxy.Listen{Address: "127.0.0.1", Port: port},
@@ -111,7 +113,7 @@ func (e *edge) start(t *testing.T, c proxy.Config) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	e.cmd = exec.Command(nginxBinary(t), "-c", e.conf)
+	e.cmd = exec.Command(e.nginx, "-c", e.conf)
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := e.cmd.Start(); err != nil {
@@ -147,21 +149,16 @@ func (e *edge) read(t *testing.T) string {
 	return string(text)
 }
 
-// Test and Reload are what a release does by way of Podman.
-func (e *edge) Test(ctx context.Context) error {
-	return nginxTest(ctx, e.conf)
-}
-
-func (e *edge) Reload(context.Context) error {
-	return e.cmd.Process.Signal(syscall.SIGHUP)
-}
-
-func nginxTest(ctx context.Context, conf string) error {
-	binary, err := exec.LookPath("nginx")
-	if err != nil {
-		binary = "/usr/sbin/nginx"
+func (e *edge) reload(t *testing.T) {
+	t.Helper()
+	if err := e.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(ctx, binary, "-t", "-q", "-c", conf).CombinedOutput()
+}
+
+// test is nginx -t, of which a warning is a failure here.
+func (e *edge) test(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, e.nginx, "-t", "-q", "-c", e.conf).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
@@ -173,7 +170,6 @@ func nginxTest(ctx context.Context, conf string) error {
 
 func TestNginxTakesTheImagesConfiguration(t *testing.T) {
 	t.Parallel()
-	nginxBinary(t)
 	e := newEdge(t)
 	text, err := os.ReadFile("nginx/bareboat/default.conf")
 	if err != nil {
@@ -182,14 +178,13 @@ func TestNginxTakesTheImagesConfiguration(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(filepath.Dir(e.conf), "bareboat/default.conf"), text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Test(t.Context()); err != nil {
+	if err := e.test(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestNginxTakesWhatIsRendered(t *testing.T) {
 	t.Parallel()
-	nginxBinary(t)
 	cases, err := filepath.Glob("testdata/render/[^e]*.txt")
 	if err != nil || len(cases) < 3 {
 		t.Fatalf("cases: %v, %v", cases, err)
@@ -204,7 +199,7 @@ func TestNginxTakesWhatIsRendered(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(filepath.Dir(e.conf), "bareboat/sites.conf"), []byte(rendered), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.Test(t.Context()); err != nil {
+		if err := e.test(t.Context()); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
@@ -254,46 +249,46 @@ func TestWriteCurrentClear(t *testing.T) {
 	}
 }
 
-func TestSwitchRefusesWhatNginxRefuses(t *testing.T) {
+func TestNginxKeepsServingWhatItHasWhenTheNewIsBroken(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)
-	backend := startBackend(t, "tcp")
-	old := e.config("1", map[string]string{"web": backend}, proxy.Site{Path: "/", Service: "web"})
+	web := startBackend(t, "tcp")
+	old := e.config("1", map[string]string{"web": web}, proxy.Site{Path: "/", Service: "web"})
 	e.start(t, old)
 	broken := old
 	broken.Release = "2"
 	broken.Listen.Address = "203.0.113.7" // of no host: nginx cannot bind it
-	err := e.Switch(t.Context(), broken, e)
-	if err == nil || !strings.Contains(err.Error(), "203.0.113.7") {
-		t.Fatalf("error is %v", err)
-	}
-	if c, err := e.Current(); err != nil || c.Release != "1" {
-		t.Errorf("the file: %+v, %v", c, err)
-	}
-	if err := e.Reload(t.Context()); err != nil { // and a reload later on does no harm
+	if err := e.Write(broken); err != nil {
 		t.Fatal(err)
 	}
-	e.wait(t, "1")
-	if got := get(t, e, "/", nil); got.body.Path != "/" {
-		t.Errorf("answer: %+v", got)
+	if err := e.test(t.Context()); err == nil || !strings.Contains(err.Error(), "203.0.113.7") {
+		t.Fatalf("nginx -t: %v", err)
 	}
+	e.reload(t) // which nobody should do now
+	until(t, "its complaint", func() bool { return strings.Contains(e.read(t), "203.0.113.7") })
+	e.wait(t, "1")
+	if got := get(t, e, "/", nil).body.Backend; got != web {
+		t.Errorf("%s answers", got)
+	}
+	mended := old
+	mended.Release = "3"
+	if err := e.Write(mended); err != nil {
+		t.Fatal(err)
+	}
+	e.reload(t)
+	e.wait(t, "3")
 }
 
-// refusing is an edge that cannot be reached any more.
-type refusing struct{ edge }
-
-func (refusing) Test(context.Context) error   { return nil }
-func (refusing) Reload(context.Context) error { return errors.New("no such container") }
-
-func TestSwitchPutsBackWhatCouldNotBeReloaded(t *testing.T) {
-	t.Parallel()
-	n := proxy.New(t.TempDir())
-	c := proxy.Config{Release: "1", Listen: proxy.Listen{Port: 8080}}
-	if err := n.Switch(t.Context(), c, refusing{}); err == nil || !strings.Contains(err.Error(), "no such container") {
-		t.Errorf("error is %v", err)
+func TestFolderIsOpenToNginxWhateverTheUmask(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	dir := filepath.Join(t.TempDir(), "edge")
+	if err := proxy.New(dir).Write(proxy.Config{Release: "1", Listen: proxy.Listen{Port: 8080}}); err != nil {
+		t.Fatal(err)
 	}
-	if c, err := n.Current(); c != nil || err != nil {
-		t.Errorf("the file is there: %+v, %v", c, err)
+	for path, want := range map[string]os.FileMode{dir: 0o755, filepath.Join(dir, "sites.conf"): 0o644} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
 	}
 }
 
@@ -312,5 +307,17 @@ func TestWaitReleaseSaysWhoAnswers(t *testing.T) {
 	defer cancel()
 	if err := proxy.WaitRelease(ctx, nobody, "2", 10); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// until polls a condition for as long as anybody would wait for it.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }

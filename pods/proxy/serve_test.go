@@ -287,13 +287,7 @@ func TestLogIsJSONWithoutSecrets(t *testing.T) {
 		Status                                                                       int
 		Seconds                                                                      *float64
 	}
-	deadline := time.Now().Add(30 * time.Second)
-	for !strings.Contains(e.read(t), "/room") { // it is written after the answer
-		if time.Now().After(deadline) {
-			t.Fatal("no line in the log")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	until(t, "its line", func() bool { return strings.Contains(e.read(t), "/room") }) // written after the answer
 	log := e.read(t)
 	if strings.Contains(log, "hunter2") {
 		t.Errorf("the log tells a secret:\n%s", log)
@@ -345,9 +339,13 @@ func TestWebSocketsOutliveAReload(t *testing.T) {
 	if got := get(t, e, "/", nil).body.Backend; got != first {
 		t.Errorf("before: %s answers", got)
 	}
-	if err := e.Switch(t.Context(), e.config("2", map[string]string{"chat": second}, site), e); err != nil {
+	if err := e.Write(e.config("2", map[string]string{"chat": second}, site)); err != nil {
 		t.Fatal(err)
 	}
+	if err := e.test(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.reload(t)
 	e.wait(t, "2")
 	for range 5 {
 		if got := get(t, e, "/", nil).body.Backend; got != second {
