@@ -57,6 +57,9 @@ func report(w io.Writer, err error) int {
 		text = "interrupted"
 	}
 	fmt.Fprintln(w, "error:", text)
+	if code == exitUsage && len(hints(err)) == 0 {
+		fmt.Fprintln(w, "  hint: bareboat --help")
+	}
 	for _, h := range hints(err) {
 		for line := range strings.Lines(h) {
 			fmt.Fprintln(w, "  hint:", strings.TrimRight(line, "\n"))
