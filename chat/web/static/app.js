@@ -181,6 +181,12 @@ $("text").addEventListener("keydown", (event) => {
   $("composer").requestSubmit();
 });
 
+// The address stays that of the room, for others to follow.
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  $(nick === "" ? "name" : "text").focus();
+});
+
 $("reload").addEventListener("click", () => location.reload());
 
 document.addEventListener("visibilitychange", () => {
