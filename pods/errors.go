@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/containers/podman/v5/libpod/define"
 	"github.com/containers/podman/v5/pkg/errorhandling"
 )
 
@@ -50,10 +51,20 @@ func fail(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if status(err) == http.StatusNotFound {
+	if status(err) == http.StatusNotFound || vanished(err) {
 		return fmt.Errorf("%s: %w: %s", doing, ErrNotFound, oneLine(err.Error()))
 	}
 	return fmt.Errorf("%s: %w", doing, flat{err})
+}
+
+// vanished tells that the thing was removed while Podman looked at it, which it
+// answers as a fault of its own.
+func vanished(err error) bool {
+	var model *errorhandling.ErrorModel
+	if !errors.As(err, &model) {
+		return false
+	}
+	return model.Because == define.ErrNoSuchCtr.Error() || model.Because == define.ErrNoSuchPod.Error()
 }
 
 // status is the service's HTTP status, or zero.

@@ -24,12 +24,15 @@ func (r HealthResult) Healthy() bool { return r.Status == define.HealthCheckHeal
 type UnhealthyError struct {
 	Container string
 	Exited    bool // it died; else its check goes on failing
-	ExitCode  int  // if it died
+	ExitCode  int  // if it died; -1 if it was started again since, which makes Podman forget
 	Output    string
 	Log       []string // its last lines
 }
 
 func (e *UnhealthyError) Error() string {
+	if e.Exited && e.ExitCode < 0 {
+		return fmt.Sprintf("container %s died and was started again", e.Container)
+	}
 	if e.Exited {
 		return fmt.Sprintf("container %s died with exit code %d", e.Container, e.ExitCode)
 	}
@@ -122,7 +125,11 @@ func (p *Podman) ready(ctx context.Context, container string, health Health, res
 	if err != nil {
 		return false, "", err
 	}
-	if c.State == StateExited || c.State == StateStopped || c.RestartCount > restarts {
+	ended := c.State == StateExited || c.State == StateStopped
+	if ended || c.RestartCount > restarts {
+		if !ended {
+			c.ExitCode = -1
+		}
 		return false, "", p.unhealthy(ctx, UnhealthyError{Container: container, Exited: true, ExitCode: c.ExitCode})
 	}
 	if health.none() || c.State != StateRunning {
