@@ -30,7 +30,6 @@ var mayImport = map[string][]string{
 	"chat":              {"chat"},
 	"cmd/bareboat":      {"internal/cli", "builder"},
 	"cmd/chatd":         {"chat"},
-	"internal/tmptools": {},
 }
 
 // onlyIn says which packages alone may import a library.
