@@ -352,3 +352,65 @@ func TestVersionAndHelp(t *testing.T) {
 		}
 	}
 }
+
+// TestTakeOver runs two servers on the same data, as a release does, and stops
+// the first in the middle of talk.
+func TestTakeOver(t *testing.T) {
+	dir := folder(t)
+	server := func(name string) *daemon {
+		return serve(t, "CHATD_LISTEN=unix:"+filepath.Join(dir, name+".sock"), "CHATD_DATA="+filepath.Join(dir, "data"), "CHATD_RATE=100000", "CHATD_BURST=100000")
+	}
+	identity := func(letter string) http.Header {
+		return http.Header{"Cookie": {"chat_identity=" + strings.Repeat(letter, 26)}}
+	}
+	old, next := server("old"), server("next")
+	const each = 200
+	stay := next.enter(t, "a", chattest.At(0), identity("B"))
+	moves := old.enter(t, "a", chattest.At(0), identity("C"))
+	sent, unacked := 0, map[string]bool{}
+	say := func(c *chattest.Client) {
+		cid := fmt.Sprint("c", sent)
+		unacked[cid] = true
+		sent++
+		if err := c.Send("a", cid, "moving"); err != nil {
+			return // it is sent again
+		}
+	}
+	for range each / 2 {
+		say(moves)
+		must(t, stay.Send("a", fmt.Sprint("s", sent), "staying"))
+	}
+	must(t, old.cmd.Process.Signal(syscall.SIGTERM))
+	_, err := moves.Await(func(r chattest.Reply) bool {
+		delete(unacked, r.CID)
+		return false
+	})
+	if !websocket.IsCloseError(err, 1012) {
+		t.Fatalf("the first server ended with %v", err)
+	}
+	moves.Close()
+	moves = next.enter(t, "a", chattest.At(0), identity("C"))
+	for cid := range unacked {
+		must(t, moves.Send("a", cid, "moving"))
+	}
+	for range each / 2 {
+		say(moves)
+		must(t, stay.Send("a", fmt.Sprint("s", sent), "staying"))
+	}
+	for _, c := range []*chattest.Client{stay, moves} {
+		all, err := c.Follow(0, 2*each)
+		must(t, err)
+		cids := map[string]bool{}
+		for _, m := range all {
+			cids[m.User+m.CID] = true
+		}
+		if len(cids) != 2*each {
+			t.Errorf("%d different messages, want %d", len(cids), 2*each)
+		}
+	}
+	<-old.ended
+	_ = old.cmd.Wait() // the code says it
+	if code := old.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("the first server ended with %d: %s", code, old.lines())
+	}
+}

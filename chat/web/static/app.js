@@ -70,7 +70,9 @@ const frames = {
 
 const connection = new Connection(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`, {
   hello: () => ({ t: "hello", v: 1, nick, store, cursors: { [room]: timeline.nameCursor() } }),
-  frame: (frame) => frames[frame.t]?.(frame), // a later server may say more
+  frame: (frame) => {
+    if (Object.hasOwn(frames, frame.t)) frames[frame.t](frame); // a later server may say more
+  },
   state: showState,
 });
 

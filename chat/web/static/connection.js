@@ -16,7 +16,7 @@ const BAD_FRAME = 4400;
 // How long to wait before dialling again. A server that restarts is back in a
 // moment; all others get more time with each failure. Jitter keeps the clients
 // of one server from coming back all at once.
-export function reconnectDelay(code, failures) {
+function reconnectDelay(code, failures) {
   const jitter = 0.5 + Math.random() / 2;
   switch (code) {
     case RESTART:

@@ -31,7 +31,7 @@ export function showRooms(current) {
 
 // The name of a room as an address can have it: "Kaffee & Kuchen" becomes
 // "kaffee-kuchen".
-export function roomName(text) {
+function roomName(text) {
   return text
     .normalize("NFKD")
     .toLowerCase()
