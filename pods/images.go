@@ -2,7 +2,6 @@ package pods
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -107,15 +106,14 @@ func (p *Podman) RemoveImage(ctx context.Context, ref string) error {
 	if err != nil || !ok {
 		return err
 	}
-	for _, err := range second(images.Remove(p.call(ctx), []string{id}, nil)) {
+	_, errs := images.Remove(p.call(ctx), []string{id}, nil)
+	for _, err := range errs {
 		if status(err) != http.StatusNotFound {
 			return fail("remove image "+ref, err)
 		}
 	}
 	return nil
 }
-
-func second[A, B any](_ A, b B) B { return b }
 
 // Images lists what the store has, without intermediate images, by ID.
 func (p *Podman) Images(ctx context.Context) ([]Image, error) {
@@ -125,9 +123,6 @@ func (p *Podman) Images(ctx context.Context) ([]Image, error) {
 	}
 	var out []Image
 	for _, i := range list {
-		if i == nil {
-			return nil, errors.New("list images: podman answers with a hole")
-		}
 		names := i.Names
 		if names == nil {
 			names = i.RepoTags
