@@ -205,6 +205,9 @@ func TestHistory(t *testing.T) {
 		document.querySelector("#log").scrollTop = 0;
 		return document.querySelectorAll("#messages .message").length === 230;
 	}`)
+	if whole := p.eval(`() => String(document.documentElement.scrollHeight > innerHeight)`); whole != "false" {
+		t.Error("the page itself scrolls, not only the messages")
+	}
 	for i, text := range p.texts() {
 		if text != fmt.Sprint("text ", i) {
 			t.Fatalf("message %d is %q", i, text)
