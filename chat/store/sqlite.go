@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -64,9 +65,13 @@ func Open(ctx context.Context, path string) (*SQLite, error) {
 }
 
 // createPrivate makes the file before SQLite does, which would let the umask
-// decide; SQLite gives its -wal and -shm files the mode of the main one.
+// decide; SQLite gives its -wal and -shm files the mode of the main one. A file
+// that is there is left alone: closing it would drop SQLite's locks on it.
 func createPrivate(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
 	if err != nil {
 		return errors.Unwrap(err)
 	}

@@ -270,6 +270,25 @@ func TestFilesArePrivate(t *testing.T) {
 	}
 }
 
+// TestCloseLeavesOneFile closes so that the database alone can be copied.
+func TestCloseLeavesOneFile(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, filepath.Join(dir, "chat.db"))
+	if _, err := storetest.Append(t.Context(), s, store.Message{Room: "a", User: "u", CID: "c", Nick: "n", Text: "t"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.After(t.Context(), "a", 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 1 || files[0].Name() != "chat.db" {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+}
+
 func BenchmarkAppend(b *testing.B) {
 	for _, writers := range []int{1, 16, 256} {
 		b.Run(fmt.Sprint(writers), func(b *testing.B) {

@@ -21,6 +21,7 @@ type writer struct {
 	conn *sql.Conn
 	find, number, insert,
 	attend, depart, prolong, expire, check *sql.Stmt
+	prepared []*sql.Stmt // all of them
 }
 
 func prepareWriter(ctx context.Context, conn *sql.Conn) (writer, error) {
@@ -43,15 +44,22 @@ func prepareWriter(ctx context.Context, conn *sql.Conn) (writer, error) {
 		if *s.to, err = conn.PrepareContext(ctx, s.sql); err != nil {
 			return w, fmt.Errorf("prepare: %w", err)
 		}
+		w.prepared = append(w.prepared, *s.to)
 	}
 	return w, nil
 }
 
+// close closes the statements too: SQLite moves the log into the database only
+// when the last connection to it has none.
 func (w *writer) close() error {
 	if w.conn == nil {
 		return nil
 	}
-	return w.conn.Close()
+	var errs []error
+	for _, s := range w.prepared {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, w.conn.Close())...)
 }
 
 // Append stores a message; see [Log].
