@@ -111,10 +111,6 @@ func must[T any](t *testing.T) func(T, error) T {
 	}
 }
 
-func blobFile(dir string, d oci.Digest) string {
-	return filepath.Join(dir, "blobs", d.Algorithm().String(), d.Encoded())
-}
-
 // checkLayout reads the layout with another implementation, and compares every
 // blob with the one in want.
 func checkLayout(t *testing.T, dir, want string, digest oci.Digest) {

@@ -16,12 +16,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/go-rod/rod"
-	"github.com/go-rod/rod/lib/input"
-	"github.com/go-rod/rod/lib/launcher"
-	"github.com/go-rod/rod/lib/launcher/flags"
-	"github.com/go-rod/rod/lib/proto"
 )
 
 // The whole way, for real: the repository's own Compose file, rootless Podman,
@@ -29,18 +23,19 @@ import (
 
 const patience = 60 * time.Second
 
-// deployment is the chat, released under a name and at a port of its own.
+// deployment is a Compose file, released under a name and at a port of its own.
 type deployment struct {
 	t    *testing.T
+	file string
 	name string
 	port string
 	env  []string
 }
 
-func newDeployment(t *testing.T) *deployment {
+func newDeployment(t *testing.T, file string) *deployment {
 	t.Helper()
 	port := freePort(t)
-	d := &deployment{t: t, name: "e2e" + port, port: port}
+	d := &deployment{t: t, file: file, name: "e2e" + port, port: port}
 	d.env = append(os.Environ(), "PORT="+port)
 	t.Cleanup(func() { d.run("down", "--volumes", "--yes") })
 	return d
@@ -70,13 +65,18 @@ func (d *deployment) try(args ...string) (stdout, stderr string, err error) {
 	// The context of a test ends before its clean-up begins.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	args = append([]string{"-f", mustAbs("../../podman-compose.yml"), "-p", d.name}, args...)
-	cmd := exec.CommandContext(ctx, bareboat(d.t), args...)
-	cmd.Env = d.env
 	var out, errs bytes.Buffer
+	cmd := d.command(ctx, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
 	return out.String(), errs.String(), err
+}
+
+func (d *deployment) command(ctx context.Context, args ...string) *exec.Cmd {
+	args = append([]string{"-f", d.file, "-p", d.name}, args...)
+	cmd := exec.CommandContext(ctx, bareboat(d.t), args...)
+	cmd.Env = d.env
+	return cmd
 }
 
 // bareboat is this test's own binary under the command's name, which TestMain
@@ -123,7 +123,7 @@ func (d *deployment) killChat(pod string) {
 }
 
 func TestUpTalkAndDown(t *testing.T) {
-	d := newDeployment(t)
+	d := newDeployment(t, mustAbs("../../podman-compose.yml"))
 	stdout, _ := d.run("up")
 	if stdout != d.url("/")+"\n" {
 		t.Fatalf("up prints %q", stdout)
@@ -306,125 +306,4 @@ func (d *deployment) down(said []string) {
 			t.Errorf("down --volumes leaves the %ss %q", what, left)
 		}
 	}
-}
-
-// page is one person's tab.
-type page struct {
-	t    *testing.T
-	name string
-	tab  *rod.Page
-}
-
-func startBrowser(t *testing.T) *rod.Browser {
-	t.Helper()
-	const chromium = "/usr/bin/chromium"
-	if _, err := os.Stat(chromium); err != nil {
-		t.Fatalf("the chat is tested in Chromium: apt-get install chromium (%v)", err)
-	}
-	profile, err := os.MkdirTemp("", "profile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := launcher.New().Bin(chromium).Leakless(false).UserDataDir(profile).NoSandbox(true)
-	for _, flag := range []string{
-		"headless", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-		"disable-component-update", "disable-sync", "disable-dev-shm-usage",
-	} {
-		l.Set(flags.Flag(flag))
-	}
-	address, err := l.Launch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := rod.New().ControlURL(address)
-	if err := b.Connect(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = b.Close()
-		l.Cleanup()
-		_ = os.RemoveAll(profile)
-	})
-	return b
-}
-
-// open opens a room as somebody of their own, and says the name.
-func open(t *testing.T, b *rod.Browser, address, name string) *page {
-	t.Helper()
-	own, err := b.Incognito()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tab, err := own.Page(proto.TargetCreateTarget{URL: address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &page{t, name, tab.Timeout(5 * time.Minute)}
-	p.await("the connection", `() => document.documentElement.dataset.state === "open"`)
-	p.do(`() => document.querySelector("#name").focus()`)
-	p.write(name)
-	p.await("the message box", `() => document.activeElement.id === "text"`)
-	return p
-}
-
-func (p *page) do(function string) {
-	p.t.Helper()
-	if _, err := p.tab.Eval(function); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-func (p *page) await(what, function string, args ...any) {
-	p.t.Helper()
-	if err := p.tab.Timeout(patience).Wait(rod.Eval(function, args...)); err != nil {
-		p.t.Fatalf("%s waits for %s: %v", p.name, what, err)
-	}
-}
-
-func (p *page) write(text string) {
-	p.t.Helper()
-	if err := p.tab.InsertText(text); err != nil {
-		p.t.Fatal(err)
-	}
-	if err := p.tab.Keyboard.Type(input.Enter); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// say sends a message; after a reload the box has to be focused again.
-func (p *page) say(text string) {
-	p.t.Helper()
-	p.do(`() => document.querySelector("#text").focus()`)
-	p.write(text)
-}
-
-func (p *page) texts() []string {
-	p.t.Helper()
-	result, err := p.tab.Eval(`() => [...document.querySelectorAll("#messages .text")].map((n) => n.textContent)`)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	var texts []string
-	for _, v := range result.Value.Arr() {
-		texts = append(texts, v.Str())
-	}
-	return texts
-}
-
-func (p *page) awaitText(text string) {
-	p.t.Helper()
-	p.await(fmt.Sprintf("%q", text), `(text) => [...document.querySelectorAll("#messages .text")].some((n) => n.textContent === text)`, text)
-}
-
-func (p *page) awaitTexts(texts ...string) {
-	p.t.Helper()
-	p.awaitCount(len(texts))
-	if got := p.texts(); !slices.Equal(got, texts) {
-		p.t.Errorf("%s sees %q, want %q", p.name, got, texts)
-	}
-}
-
-func (p *page) awaitCount(n int) {
-	p.t.Helper()
-	p.await(fmt.Sprint(n, " messages"), `(n) => document.querySelectorAll("#messages .message").length === n && document.querySelector("#pending").children.length === 0`, n)
 }
