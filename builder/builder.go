@@ -75,7 +75,7 @@ func (b *Builder) Build(ctx context.Context, r *Recipe, tree string, name oci.Re
 	if err != nil {
 		return nil, err
 	}
-	work, err := os.MkdirTemp(mkdir(cache, "work"), "build-")
+	work, err := b.workDir(cache)
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", name, err)
 	}
@@ -120,6 +120,19 @@ func (b *Builder) build(ctx context.Context, r *Recipe, tree string, name oci.Re
 	}
 	tell("commit", "%s", done.Digest)
 	return oci.Image{Name: name, Layout: layout, Digest: done.Digest}, nil
+}
+
+// abandoned is the age at which a build's folder is taken for that of a build
+// that was killed.
+const abandoned = 24 * time.Hour
+
+// workDir makes a folder for one build, and clears away what killed ones left.
+func (b *Builder) workDir(cache string) (string, error) {
+	all := mkdir(cache, "work")
+	if err := forgetOld(all, time.Now().Add(-abandoned)); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(all, "build-")
 }
 
 // keep moves a finished layout to where it is found by its digest. Layouts

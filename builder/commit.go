@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -54,10 +55,12 @@ func commit(ctx context.Context, store storage.Store, r commitRequest) (commitRe
 	if err != nil {
 		return commitResult{}, err
 	}
+	pull := *sys
+	pull.DockerInsecureSkipTLSVerify = types.NewOptionalBool(onLoopback(r.Base))
 	b, err := buildah.NewBuilder(ctx, store, buildah.BuilderOptions{
 		FromImage:     r.Base,
 		PullPolicy:    define.PullIfMissing,
-		SystemContext: sys,
+		SystemContext: &pull,
 		Format:        define.OCIv1ImageManifest,
 		Isolation:     define.IsolationChroot,
 	})
@@ -77,6 +80,17 @@ func commit(ctx context.Context, store storage.Store, r commitRequest) (commitRe
 		return commitResult{}, fmt.Errorf("commit: %w", err)
 	}
 	return commitResult{Digest: digest}, nil
+}
+
+// onLoopback tells whether an image lies at a registry of this machine, which
+// may speak plain HTTP.
+func onLoopback(name string) bool {
+	ref, err := oci.ParseReference(name)
+	if err != nil {
+		return false
+	}
+	host, _, err := net.SplitHostPort(ref.Registry)
+	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
 // commitOptions fills in buildah's options; it is the only place that does.

@@ -56,6 +56,18 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	})
 }
 
+// direct keeps what is meant for the machine's own tools from the public, who
+// come by way of a proxy.
+func direct(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Forwarded-For") != "" {
+			http.NotFound(w, r)
+			return
+		}
+		next(w, r)
+	}
+}
+
 // serveSession turns the request into a WebSocket and hands it to the hub.
 func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 	addr := s.front.client(r)

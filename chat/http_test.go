@@ -241,6 +241,9 @@ func TestMetrics(t *testing.T) {
 		_, err = c.AwaitType("ack")
 		must(t, err)
 	}
+	if response, _ := get(t, url+"/metrics", http.Header{"X-Forwarded-For": {"192.0.2.1"}}); response.StatusCode != http.StatusNotFound {
+		t.Errorf("through a proxy the metrics answer %s", response.Status)
+	}
 	response, body := get(t, url+"/metrics", nil)
 	if !strings.HasPrefix(response.Header.Get("Content-Type"), "text/plain; version=0.0.4") {
 		t.Errorf("content type %q", response.Header.Get("Content-Type"))

@@ -73,7 +73,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /ws", s.serveSession)
 	mux.HandleFunc("GET /healthz", s.serveHealth)
 	mux.HandleFunc("GET /readyz", s.serveReady)
-	mux.HandleFunc("GET /metrics", s.serveMetrics)
+	mux.HandleFunc("GET /metrics", direct(s.serveMetrics))
 	mux.HandleFunc("GET /r/{room}", s.serveRoom)
 	mux.HandleFunc("GET /{$}", s.serveStart)
 	mux.Handle("GET /assets/", s.page)

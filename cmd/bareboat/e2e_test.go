@@ -307,3 +307,33 @@ func (d *deployment) down(said []string) {
 		}
 	}
 }
+
+// The same file runs under podman-compose, with the images that bareboat built.
+func TestPodmanCompose(t *testing.T) {
+	d := newDeployment(t, mustAbs("../../podman-compose.yml"))
+	d.run("build")
+	compose := func(args ...string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "podman-compose", append([]string{"-f", d.file, "-p", d.name}, args...)...)
+		cmd.Env = d.env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("podman-compose %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	t.Cleanup(func() { compose("down", "-v") })
+	compose("up", "-d")
+	d.await("the chat behind podman-compose's proxy", func() bool {
+		resp, err := http.Get(d.url("/r/harbour"))
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	b := startBrowser(t)
+	ann, bob := open(t, b, d.url("/r/harbour"), "Ann"), open(t, b, d.url("/r/harbour"), "Bob")
+	ann.say("Ahoy")
+	bob.awaitText("Ahoy")
+}

@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
+	"bareboat/internal/config"
 	"bareboat/internal/oci"
 	"bareboat/pods"
 	"bareboat/pods/release"
@@ -111,7 +115,7 @@ type workplace struct {
 
 // locked calls do while no other release of the project runs.
 func (p *Pipeline) locked(ctx context.Context, doing string, do func(*workplace) error) (err error) {
-	dir, err := release.Dir(p.Project.Name)
+	dir, err := p.stateDir()
 	if err != nil {
 		return err
 	}
@@ -123,9 +127,26 @@ func (p *Pipeline) locked(ctx context.Context, doing string, do func(*workplace)
 	return p.at(ctx, do)
 }
 
+// stateDir is the folder of what a release of the project keeps on this host:
+// the lock, and what the edge is told.
+func (p *Pipeline) stateDir() (string, error) {
+	dir, err := dataDir()
+	return filepath.Join(dir, "projects", p.Project.Name), err
+}
+
+// forget removes that folder, the lock in it being held: whoever waits for it
+// makes a new one.
+func (p *Pipeline) forget() error {
+	dir, err := p.stateDir()
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
 // at calls do with a connection to Podman.
 func (p *Pipeline) at(ctx context.Context, do func(*workplace) error) error {
-	dir, err := release.Dir(p.Project.Name)
+	dir, err := p.stateDir()
 	if err != nil {
 		return err
 	}
@@ -139,11 +160,35 @@ func (p *Pipeline) plan(ctx context.Context, w *workplace, images []Image) (rele
 	if err != nil {
 		return release.Plan{}, err
 	}
-	desired, err := Desired(p.Project, images, p.revision(ctx), w.told)
+	project, err := p.withHealth()
+	if err != nil {
+		return release.Plan{}, err
+	}
+	desired, err := Desired(project, images, p.revision(ctx), w.told)
 	if err != nil {
 		return release.Plan{}, err
 	}
 	return release.NewPlan(desired, actual)
+}
+
+// withHealth is the project with the health checks of the recipes, where the
+// Compose file has none: an OCI image cannot hold them.
+func (p *Pipeline) withHealth() (*config.Project, error) {
+	project := *p.Project
+	project.Services = slices.Clone(project.Services)
+	for i, s := range project.Services {
+		if s.Recipe == "" || s.Health != nil {
+			continue
+		}
+		r, _, err := p.recipe(s)
+		if err != nil {
+			return nil, err
+		}
+		if h := r.Config.Healthcheck; h != nil {
+			project.Services[i].Health = (*config.Health)(h)
+		}
+	}
+	return &project, nil
 }
 
 func (p *Pipeline) planDown(ctx context.Context, w *workplace, volumes bool) (release.Plan, error) {
@@ -265,7 +310,10 @@ func (p *Pipeline) Down(ctx context.Context, volumes bool) error {
 		if err != nil {
 			return err
 		}
-		return p.run(ctx, w, plan, &puller{Podman: w.podman})
+		if err := p.run(ctx, w, plan, &puller{Podman: w.podman}); err != nil {
+			return err
+		}
+		return p.forget()
 	})
 }
 

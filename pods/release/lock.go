@@ -13,20 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is the folder that keeps a project's state on this host:
-// $XDG_DATA_HOME/bareboat/PROJECT.
-func Dir(project string) (string, error) {
-	base := os.Getenv("XDG_DATA_HOME")
-	if !filepath.IsAbs(base) { // the XDG specification has a relative one ignored
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("find the state folder: %w", err)
-		}
-		base = filepath.Join(home, ".local", "share")
-	}
-	return filepath.Join(base, "bareboat", project), nil
-}
-
 // Holder is who holds a lock.
 type Holder struct {
 	PID     int       `json:"pid"`

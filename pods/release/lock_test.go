@@ -107,17 +107,3 @@ func TestUnreadableHolder(t *testing.T) {
 		t.Errorf("Acquire = %v, want %s", err, want)
 	}
 }
-
-func TestDir(t *testing.T) {
-	t.Setenv("HOME", "/home/me")
-	for data, want := range map[string]string{
-		"/data":    "/data/bareboat/shop",
-		"":         "/home/me/.local/share/bareboat/shop",
-		"relative": "/home/me/.local/share/bareboat/shop",
-	} {
-		t.Setenv("XDG_DATA_HOME", data)
-		if got, err := release.Dir("shop"); err != nil || got != want {
-			t.Errorf("Dir with %q = %q, %v; want %q", data, got, err, want)
-		}
-	}
-}
