@@ -17,10 +17,11 @@ import (
 // Printer shows progress: bars on a terminal, plain lines elsewhere. Standard
 // output is never touched.
 type Printer struct {
-	w    io.Writer
-	bars *mpb.Progress // nil: plain lines
+	w     io.Writer
+	width int // of the terminal in columns; zero: plain lines
 
 	mu    sync.Mutex
+	bars  *mpb.Progress // nil before the first event, so that questions can be asked
 	lines map[string]*line
 }
 
@@ -30,11 +31,16 @@ type line struct {
 	text atomic.Pointer[string]
 }
 
+// barWidth is that of the bar alone, in columns.
+const barWidth = 24
+
 // NewPrinter shows progress on w.
 func NewPrinter(w io.Writer) *Printer {
 	p := &Printer{w: w, lines: map[string]*line{}}
-	if isTerminal(w) && os.Getenv("CI") == "" && os.Getenv("NO_COLOR") == "" {
-		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(24))
+	if f, ok := w.(*os.File); ok && isTerminal(w) && os.Getenv("CI") == "" && os.Getenv("NO_COLOR") == "" {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 2*barWidth {
+			p.width = width
+		}
 	}
 	return p
 }
@@ -49,15 +55,17 @@ func (p *Printer) Event(e pipeline.Event) {
 	switch {
 	case e.Warn:
 		p.Warn(e.Subject + ": " + e.Text)
-	case p.bars != nil:
+	case p.width > 0:
 		p.draw(e)
 	case e.Text != "":
 		fmt.Fprintf(p.w, "%s: %s\n", e.Subject, e.Text)
 	}
 }
 
-// Warn prints a warning.
+// Warn prints a warning, above the bars.
 func (p *Printer) Warn(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	w := p.w
 	if p.bars != nil {
 		w = p.bars
@@ -68,18 +76,10 @@ func (p *Printer) Warn(text string) {
 func (p *Printer) draw(e pipeline.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := p.lines[e.Subject]
-	if l == nil {
-		l = &line{}
-		empty := ""
-		l.text.Store(&empty)
-		l.bar = p.bars.New(0, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
-			mpb.PrependDecorators(decor.Name(e.Subject, decor.WCSyncSpaceR)),
-			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return *l.text.Load() })))
-		p.lines[e.Subject] = l
-	}
+	l := p.line(e.Subject)
 	if e.Text != "" {
-		l.text.Store(&e.Text)
+		text := cut(e.Text, p.width-barWidth-len(e.Subject)-4)
+		l.text.Store(&text)
 	}
 	if e.Total > 0 {
 		l.bar.SetTotal(e.Total, false)
@@ -87,17 +87,45 @@ func (p *Printer) draw(e pipeline.Event) {
 	}
 }
 
-// Close ends the bars, so that what follows stands below them.
+// cut shortens a text to some columns: a line that wraps would spoil the bars.
+func cut(text string, columns int) string {
+	runes := []rune(text)
+	if len(runes) <= columns {
+		return text
+	}
+	return string(runes[:max(columns-1, 0)]) + "…"
+}
+
+// line is the bar of a subject, which goes when all is done.
+func (p *Printer) line(subject string) *line {
+	if l := p.lines[subject]; l != nil {
+		return l
+	}
+	if p.bars == nil {
+		p.bars = mpb.New(mpb.WithOutput(p.w), mpb.WithWidth(barWidth))
+	}
+	l := &line{}
+	l.text.Store(new(string))
+	l.bar = p.bars.New(0, mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("━").Padding("─"),
+		mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(decor.Name(subject, decor.WCSyncSpaceR)),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return *l.text.Load() })))
+	p.lines[subject] = l
+	return l
+}
+
+// Close takes the bars away, so that what follows stands in their place.
 func (p *Printer) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.bars == nil {
 		return
 	}
-	p.mu.Lock()
 	for _, l := range p.lines {
 		l.bar.SetTotal(-1, true)
 	}
-	p.mu.Unlock()
 	p.bars.Wait()
+	p.bars, p.lines = nil, map[string]*line{}
 }
 
 // Say prints a line below the bars, for a person.

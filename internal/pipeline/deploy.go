@@ -203,18 +203,16 @@ func (p *Pipeline) planDown(ctx context.Context, w *workplace, volumes bool) (re
 func (p *Pipeline) run(ctx context.Context, w *workplace, plan release.Plan, images *puller) error {
 	d := release.NewDeployer(images, w.edge)
 	d.Report = func(e release.Event) {
-		if e.State == release.Begun {
-			return
-		}
 		subject := e.Step.Service
 		if subject == "" {
 			subject = p.Project.Name
 		}
-		text := e.Step.String()
-		if e.State != release.Done {
-			text += ": " + e.State.String()
+		switch e.State {
+		case release.Begun:
+			p.notify(Event{Subject: subject, Text: e.Step.String()})
+		case release.Failed, release.Undone:
+			p.notify(Event{Subject: subject, Text: e.Step.String() + ": " + e.State.String(), Warn: true})
 		}
-		p.notify(Event{Subject: subject, Text: text, Warn: e.State != release.Done})
 	}
 	return d.Run(ctx, plan)
 }
