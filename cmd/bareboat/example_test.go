@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -109,6 +110,23 @@ func TestExample(t *testing.T) {
 	e.hasPods("hello-r2", "proxy-r1")
 
 	e.stopStartExec()
+}
+
+// The edge's port is taken: said before anything is made.
+func TestPortInUse(t *testing.T) {
+	e := newExample(t)
+	l, err := net.Listen("tcp", "127.0.0.1:"+e.port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, stderr, err := e.try("up")
+	if code(err) != 1 || !strings.Contains(stderr, "error: plan service proxy: port "+e.port+" is in use by another program\n  hint: ") {
+		t.Errorf("%v, %s", err, stderr)
+	}
+	if left := e.pods(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
 }
 
 // stopStartExec tries the commands for what runs.

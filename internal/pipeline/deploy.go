@@ -308,6 +308,9 @@ func (p *Pipeline) Down(ctx context.Context, volumes bool) error {
 		if err != nil {
 			return err
 		}
+		if plan.Empty() {
+			p.notify(Event{Subject: p.Project.Name, Text: "nothing to do"})
+		}
 		if err := p.run(ctx, w, plan, &puller{Podman: w.podman}); err != nil {
 			return err
 		}

@@ -18,9 +18,9 @@ type Actual struct {
 	Networks []pods.NetworkState
 	Told     *proxy.Config // what the edge was told last; nil when it was told nothing
 
-	// PortFree tells whether a port of the loopback can be leased, as far as
-	// the host knows. Nil is always.
-	PortFree func(port uint16) bool
+	// Listen tells why a port of the host cannot be listened on, by the system's
+	// own error. Nil is for hosts that cannot be asked.
+	Listen func(address string, port uint16) error
 }
 
 // observer reads what there is.
@@ -32,7 +32,7 @@ type observer interface {
 
 // Observe reads the actual state from Podman and from what the edge was told.
 func Observe(ctx context.Context, o observer, edge interface{ Current() (*proxy.Config, error) }) (Actual, error) {
-	a := Actual{PortFree: canListen}
+	a := Actual{Listen: listen}
 	var err error
 	if a.Pods, err = o.Pods(ctx, nil); err != nil {
 		return Actual{}, err
@@ -47,12 +47,13 @@ func Observe(ctx context.Context, o observer, edge interface{ Current() (*proxy.
 	return a, err
 }
 
-func canListen(port uint16) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort(loopback, strconv.Itoa(int(port))))
+// listen tries a port of this host. An empty address is all.
+func listen(address string, port uint16) error {
+	l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 	if err != nil {
-		return false
+		return err
 	}
-	return l.Close() == nil
+	return l.Close()
 }
 
 // pod is a pod of the project with its labels read.
@@ -119,12 +120,12 @@ const (
 
 // leases hands out ports of the loopback that nobody has.
 type leases struct {
-	taken map[string]bool
-	free  func(uint16) bool
+	taken  map[string]bool
+	listen func(string, uint16) error
 }
 
 func (a Actual) leases() *leases {
-	l := &leases{taken: map[string]bool{}, free: a.PortFree}
+	l := &leases{taken: map[string]bool{}, listen: a.Listen}
 	for _, p := range a.Pods {
 		l.taken[p.Labels[pods.LabelUp]] = true
 	}
@@ -134,7 +135,7 @@ func (a Actual) leases() *leases {
 func (l *leases) next() (uint16, bool) {
 	for port := uint16(firstLease); port <= lastLease; port++ {
 		at := loopback + ":" + strconv.Itoa(int(port))
-		if l.taken[at] || l.free != nil && !l.free(port) {
+		if l.taken[at] || l.listen != nil && l.listen(loopback, port) != nil {
 			continue
 		}
 		l.taken[at] = true

@@ -2,8 +2,11 @@ package release
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"syscall"
 
 	"bareboat/pods"
 	"bareboat/pods/proxy"
@@ -16,6 +19,9 @@ func (p *planner) edge() error {
 			continue
 		}
 		config := p.config(c)
+		if err := p.checkPort(c, config.Listen); err != nil {
+			return fmt.Errorf("plan service %s: %w", c.Name, err)
+		}
 		want, err := proxy.Render(config)
 		if err != nil {
 			return fmt.Errorf("plan service %s: %w", c.Name, err)
@@ -26,6 +32,50 @@ func (p *planner) edge() error {
 		}
 		p.adopt(c)
 		return p.switchEdge(c, config, want)
+	}
+	return nil
+}
+
+// PortError says that the edge cannot have its port.
+type PortError struct {
+	Port uint16
+	Err  error
+}
+
+func (e *PortError) Error() string {
+	switch {
+	case errors.Is(e.Err, syscall.EADDRINUSE):
+		return fmt.Sprintf("port %d is in use by another program", e.Port)
+	case errors.Is(e.Err, syscall.EACCES):
+		return fmt.Sprintf("port %d is kept from users without root", e.Port)
+	}
+	return fmt.Sprintf("listen on port %d: %v", e.Port, e.Err)
+}
+
+// Unwrap gives the system's error.
+func (e *PortError) Unwrap() error { return e.Err }
+
+// Hints names the ways out.
+func (e *PortError) Hints() []string {
+	another := "or choose another port in the edge's ports"
+	switch {
+	case errors.Is(e.Err, syscall.EADDRINUSE):
+		return []string{fmt.Sprintf("ss -ltnp 'sport = :%d' names it", e.Port), another}
+	case errors.Is(e.Err, syscall.EACCES):
+		return []string{fmt.Sprintf("sudo sysctl net.ipv4.ip_unprivileged_port_start=%d", e.Port), another}
+	}
+	return []string{another}
+}
+
+// checkPort finds out before anything is touched that the edge will not get
+// its port. One that the project's own edge has is its to keep.
+func (p *planner) checkPort(c choice, l proxy.Listen) error {
+	runs := c.keep != nil || slices.ContainsFunc(c.old, active)
+	if p.actual.Listen == nil || runs && p.actual.Told != nil && p.actual.Told.Listen == l {
+		return nil
+	}
+	if err := p.actual.Listen(l.Address, l.Port); err != nil {
+		return &PortError{Port: l.Port, Err: err}
 	}
 	return nil
 }

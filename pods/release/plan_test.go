@@ -1,7 +1,9 @@
 package release_test
 
 import (
+	"errors"
 	"strings"
+	"syscall"
 	"testing"
 
 	"bareboat/internal/oci"
@@ -219,9 +221,37 @@ func TestPlanNeedsDigests(t *testing.T) {
 }
 
 func TestPlanNoPortLeft(t *testing.T) {
-	_, err := release.NewPlan(project(nil), release.Actual{PortFree: func(uint16) bool { return false }})
+	_, err := release.NewPlan(project(nil), release.Actual{Listen: func(string, uint16) error { return syscall.EADDRINUSE }})
 	if want := "plan service api: no port of 127.0.0.1 from 20000 to 29999 is free"; err == nil || err.Error() != want {
 		t.Errorf("NewPlan = %v, want %s", err, want)
+	}
+}
+
+// A port that the edge cannot have is found before anything is touched, and one
+// that it has itself is no obstacle.
+func TestPlanEdgePort(t *testing.T) {
+	taken := func(address string, port uint16) error {
+		if port == 8080 {
+			return syscall.EADDRINUSE
+		}
+		return nil
+	}
+	_, err := release.NewPlan(project(nil), release.Actual{Listen: taken})
+	if want := "plan service edge: port 8080 is in use by another program"; err == nil || err.Error() != want {
+		t.Errorf("NewPlan = %v, want %s", err, want)
+	}
+	var port *release.PortError
+	if !errors.As(err, &port) || len(port.Hints()) == 0 {
+		t.Errorf("NewPlan = %#v, want a PortError with hints", err)
+	}
+	w := running(t)
+	a, err := release.Observe(t.Context(), w, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Listen = taken
+	if plan, err := release.NewPlan(project(nil), a); err != nil || !plan.Empty() {
+		t.Errorf("with the edge at its port: %v, %v", plan, err)
 	}
 }
 

@@ -281,7 +281,7 @@ func (w *world) plan(t *testing.T, d release.Desired) release.Plan {
 	if err != nil {
 		t.Fatal(err)
 	}
-	actual.PortFree = nil // of the real host's ports nothing may depend
+	actual.Listen = nil // of the real host's ports nothing may depend
 	plan, err := release.NewPlan(d, actual)
 	if err != nil {
 		t.Fatal(err)
