@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,69 +11,68 @@ import (
 	"github.com/spf13/cobra"
 
 	"bareboat/builder"
+	"bareboat/internal/pipeline"
 )
 
 func (a *app) build() *cobra.Command {
-	var asJSON, locked, dryRun bool
-	c := &cobra.Command{
+	return a.makeImages(&cobra.Command{
 		Use:   "build [SERVICE…]",
 		Short: "Build images from their recipes, into the local store",
 		Long: `Build the images of services that have a recipe (x-bareboat.recipe), or of those
 named. The images go to the local store, which Podman and Buildah share. Each is
 printed as NAME@DIGEST: the digest is the one that any registry will have.`,
-		RunE: func(c *cobra.Command, args []string) error {
-			p, progress, err := a.pipeline(c.Context())
-			if err != nil {
-				return err
-			}
-			p.Builder.Locked = locked
-			if dryRun {
-				return a.printPlan(p.PlanBuild(args))
-			}
-			images, err := p.Build(c.Context(), args)
-			progress.Close()
-			if err != nil {
-				return err
-			}
-			return a.printPinned(images, asJSON)
-		},
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
-	c.Flags().BoolVar(&locked, "locked", false, "fail when image.lock can no longer be followed, as CI wants it")
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be built")
-	return a.services(c, 0)
+	}, (*pipeline.Pipeline).Build, (*pipeline.Pipeline).PlanBuild)
 }
 
 func (a *app) push() *cobra.Command {
-	var asJSON, locked, dryRun bool
-	c := &cobra.Command{
+	return a.makeImages(&cobra.Command{
 		Use:   "push [SERVICE…]",
 		Short: "Build images and push them to the registry",
 		Long: `Build the images of services that have a recipe, or of those named, and push them
 to the registry: --registry, else x-bareboat.registry, else the one that the
 image's name says, else the embedded registry of this machine. What the registry
 has already is not sent again.`,
-		RunE: func(c *cobra.Command, args []string) error {
-			p, progress, err := a.pipeline(c.Context())
-			if err != nil {
-				return err
-			}
-			p.Builder.Locked = locked
-			if dryRun {
-				return a.printPlan(p.PlanPush(args))
-			}
-			images, err := p.Push(c.Context(), args)
-			progress.Close()
-			if err != nil {
-				return err
-			}
-			return a.printPinned(images, asJSON)
-		},
+	}, (*pipeline.Pipeline).Push, (*pipeline.Pipeline).PlanPush)
+}
+
+// makeImages completes a command that makes images of services and prints
+// them pinned.
+func (a *app) makeImages(
+	c *cobra.Command,
+	do func(*pipeline.Pipeline, context.Context, []string) ([]pipeline.Image, error),
+	plan func(*pipeline.Pipeline, []string) ([]string, error),
+) *cobra.Command {
+	var asJSON, locked, dryRun bool
+	c.RunE = func(c *cobra.Command, args []string) error {
+		p, progress, err := a.pipeline(c.Context())
+		if err != nil {
+			return err
+		}
+		if dryRun {
+			return a.printLines(plan(p, args))
+		}
+		p.Builder.Locked = locked
+		images, err := do(p, c.Context(), args)
+		progress.Close()
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return a.printJSON(images)
+		}
+		for _, i := range images {
+			fmt.Fprintln(a.stdout, i.Pinned)
+		}
+		return nil
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
-	c.Flags().BoolVar(&locked, "locked", false, "fail when image.lock can no longer be followed, as CI wants it")
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be pushed, and where")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be done")
+	lockedFlag(c, &locked)
 	return a.services(c, 0)
+}
+
+func lockedFlag(c *cobra.Command, locked *bool) {
+	c.Flags().BoolVar(locked, "locked", false, "fail when image.lock can no longer be followed, as CI wants it")
 }
 
 func (a *app) lock() *cobra.Command {
@@ -91,7 +91,7 @@ them in the image.lock beside each recipe. What changed is printed.`,
 			if err != nil {
 				return err
 			}
-			return a.printPlan(changes, nil)
+			return a.printLines(changes, nil)
 		},
 	}
 	return a.services(c, 0)
@@ -149,8 +149,8 @@ func short(id string) string { return id[:min(12, len(id))] }
 
 func table(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }
 
-// printPlan prints lines, one step each.
-func (a *app) printPlan(lines []string, err error) error {
+// printLines prints lines, unless there is an error instead.
+func (a *app) printLines(lines []string, err error) error {
 	if err != nil {
 		return err
 	}

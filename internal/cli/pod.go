@@ -215,7 +215,7 @@ func (a *app) stop() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printPlan(p.Stop(c.Context(), args))
+			return a.printLines(p.Stop(c.Context(), args))
 		},
 	}
 	return a.services(c, 0)
@@ -230,7 +230,7 @@ func (a *app) start() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printPlan(p.Start(c.Context(), args))
+			return a.printLines(p.Start(c.Context(), args))
 		},
 	}
 	return a.services(c, 0)
@@ -294,15 +294,4 @@ func (a *app) confirm(question string) (bool, error) {
 	}
 	answer = strings.ToLower(strings.TrimSpace(answer))
 	return answer == "y" || answer == "yes", nil
-}
-
-// printPinned prints images as NAME@DIGEST, a line each, or as JSON.
-func (a *app) printPinned(images []pipeline.Image, asJSON bool) error {
-	if asJSON {
-		return a.printJSON(images)
-	}
-	for _, i := range images {
-		fmt.Fprintln(a.stdout, i.Pinned)
-	}
-	return nil
 }

@@ -27,13 +27,12 @@ the exit code is 5.`,
 			}
 			p.Builder.Locked = opts.locked
 			if opts.dryRun {
-				lines, err := p.PlanUp(c.Context())
-				return a.printPlan(lines, err)
+				return a.printLines(p.PlanUp(c.Context()))
 			}
 			return a.release(c.Context(), opts, progress, p.Up)
 		},
 	}
-	c.Flags().BoolVar(&opts.locked, "locked", false, "fail when image.lock can no longer be followed, as CI wants it")
+	lockedFlag(c, &opts.locked)
 	return opts.flags(c)
 }
 
@@ -49,8 +48,7 @@ func (a *app) deploy() *cobra.Command {
 				return err
 			}
 			if opts.dryRun {
-				lines, err := p.PlanDeploy(c.Context())
-				return a.printPlan(lines, err)
+				return a.printLines(p.PlanDeploy(c.Context()))
 			}
 			return a.release(c.Context(), opts, progress, p.Deploy)
 		},
@@ -98,8 +96,7 @@ func (a *app) down() *cobra.Command {
 				return err
 			}
 			if dryRun {
-				lines, err := p.PlanDown(c.Context(), volumes)
-				return a.printPlan(lines, err)
+				return a.printLines(p.PlanDown(c.Context(), volumes))
 			}
 			if volumes && !yes {
 				ok, err := a.confirm(fmt.Sprintf("Remove the volumes of %s with all data in them?", p.Project.Name))

@@ -31,11 +31,7 @@ func (a *app) version() *cobra.Command {
 			if asJSON {
 				return a.printJSON(v)
 			}
-			w := table(a.stdout)
-			for _, row := range v.rows() {
-				fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
-			}
-			return w.Flush()
+			return a.printRows(v.rows())
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
@@ -88,15 +84,20 @@ func (a *app) info() *cobra.Command {
 			if asJSON {
 				return a.printJSON(about)
 			}
-			w := table(a.stdout)
-			for _, row := range about.rows() {
-				fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
-			}
-			return w.Flush()
+			return a.printRows(about.rows())
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return c
+}
+
+// printRows prints names and values.
+func (a *app) printRows(rows [][2]string) error {
+	w := table(a.stdout)
+	for _, row := range rows {
+		fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
+	}
+	return w.Flush()
 }
 
 // aboutInfo is what `info` shows.
