@@ -26,6 +26,7 @@ import (
 	"go.podman.io/image/v5/types"
 	"go.podman.io/storage"
 	"go.podman.io/storage/pkg/archive"
+	"go.podman.io/storage/pkg/stringid"
 
 	"bareboat/internal/oci"
 )
@@ -57,7 +58,11 @@ func commit(ctx context.Context, store storage.Store, r commitRequest) (commitRe
 	}
 	pull := *sys
 	pull.DockerInsecureSkipTLSVerify = types.NewOptionalBool(onLoopback(r.Base))
+	if err := forgetContainers(store, time.Now().Add(-abandoned)); err != nil {
+		return commitResult{}, err
+	}
 	b, err := buildah.NewBuilder(ctx, store, buildah.BuilderOptions{
+		Container:     containerPrefix + stringid.GenerateRandomID(),
 		FromImage:     r.Base,
 		PullPolicy:    define.PullIfMissing,
 		SystemContext: &pull,
@@ -80,6 +85,25 @@ func commit(ctx context.Context, store storage.Store, r commitRequest) (commitRe
 		return commitResult{}, fmt.Errorf("commit: %w", err)
 	}
 	return commitResult{Digest: digest}, nil
+}
+
+// containerPrefix names the working containers of this package.
+const containerPrefix = "bareboat-build-"
+
+// forgetContainers removes the working containers of builds that were killed.
+func forgetContainers(store storage.Store, before time.Time) error {
+	all, err := store.Containers()
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if len(c.Names) > 0 && strings.HasPrefix(c.Names[0], containerPrefix) && c.Created.Before(before) {
+			if err := store.DeleteContainer(c.ID); err != nil && !errors.Is(err, storage.ErrContainerUnknown) {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // onLoopback tells whether an image lies at a registry of this machine, which
