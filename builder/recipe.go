@@ -132,11 +132,11 @@ func (r *Recipe) validate() error {
 	return r.Config.validate()
 }
 
-func (l LayerSpec) validate() error {
+func (s LayerSpec) validate() error {
 	var kinds []string
 	for kind, set := range map[string]bool{
-		"go": l.Go != nil, "files": l.Files != nil, "accounts": l.Accounts != nil,
-		"certificates": l.Certificates != nil, "timezones": l.Timezones != nil, "debian": l.Debian != nil,
+		"go": s.Go != nil, "files": s.Files != nil, "accounts": s.Accounts != nil,
+		"certificates": s.Certificates != nil, "timezones": s.Timezones != nil, "debian": s.Debian != nil,
 	} {
 		if set {
 			kinds = append(kinds, kind)
@@ -148,14 +148,14 @@ func (l LayerSpec) validate() error {
 		return errors.New("wants one of go, files, accounts, certificates, timezones, debian")
 	case len(kinds) > 1:
 		return fmt.Errorf("has %s: one layer has one source", strings.Join(kinds, " and "))
-	case l.Go != nil:
-		return l.Go.validate()
-	case l.Files != nil:
-		return validateEntries(l.Files)
-	case l.Accounts != nil:
-		return l.Accounts.validate()
+	case s.Go != nil:
+		return s.Go.validate()
+	case s.Files != nil:
+		return validateEntries(s.Files)
+	case s.Accounts != nil:
+		return s.Accounts.validate()
 	}
-	request, _ := l.packages()
+	request, _ := s.packages()
 	return request.Validate()
 }
 

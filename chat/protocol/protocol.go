@@ -150,7 +150,7 @@ type Go struct {
 	After int64  `json:"after"`
 }
 
-// NewWelcome, and the functions after it, set the frame's "t".
+// NewWelcome sets the frame's "t" and "v"; the functions after it set "t".
 func NewWelcome(w Welcome) Welcome {
 	w.T, w.V = "welcome", Version
 	return w

@@ -68,10 +68,11 @@ func (e *PortError) Hints() []string {
 }
 
 // checkPort finds out before anything is touched that the edge will not get
-// its port. One that the project's own edge has is its to keep.
+// its port. One that the project's own edge has is its to keep; what an edge
+// has whose file is lost is not known.
 func (p *planner) checkPort(c choice, l proxy.Listen) error {
 	runs := c.keep != nil || slices.ContainsFunc(c.old, active)
-	if p.actual.Listen == nil || runs && p.actual.Told != nil && p.actual.Told.Listen == l {
+	if p.actual.Listen == nil || runs && (p.actual.Told == nil || p.actual.Told.Listen == l) {
 		return nil
 	}
 	if err := p.actual.Listen(l.Address, l.Port); err != nil {

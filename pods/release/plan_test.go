@@ -253,6 +253,10 @@ func TestPlanEdgePort(t *testing.T) {
 	if plan, err := release.NewPlan(project(nil), a); err != nil || !plan.Empty() {
 		t.Errorf("with the edge at its port: %v, %v", plan, err)
 	}
+	a.Told = nil
+	if _, err := release.NewPlan(project(nil), a); err != nil {
+		t.Errorf("with an edge whose file is lost: %v", err)
+	}
 }
 
 // What a pod is told about its release.
