@@ -322,6 +322,14 @@ func TestPodmanCompose(t *testing.T) {
 			t.Fatalf("podman-compose %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
+	// podman-compose 1.0.3 leaves its networks behind.
+	t.Cleanup(func() {
+		project := "label=io.podman.compose.project=" + d.name
+		if out, err := exec.Command("podman", "network", "prune", "--force", "--filter", project).CombinedOutput(); err != nil {
+			t.Errorf("remove podman-compose's networks: %v
+%s", err, out)
+		}
+	})
 	t.Cleanup(func() { compose("down", "-v") })
 	compose("up", "-d")
 	d.await("the chat behind podman-compose's proxy", func() bool {
