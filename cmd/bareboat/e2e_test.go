@@ -326,8 +326,7 @@ func TestPodmanCompose(t *testing.T) {
 	t.Cleanup(func() {
 		project := "label=io.podman.compose.project=" + d.name
 		if out, err := exec.Command("podman", "network", "prune", "--force", "--filter", project).CombinedOutput(); err != nil {
-			t.Errorf("remove podman-compose's networks: %v
-%s", err, out)
+			t.Errorf("remove podman-compose's networks: %v\n%s", err, out)
 		}
 	})
 	t.Cleanup(func() { compose("down", "-v") })
