@@ -247,7 +247,7 @@ func (e FileEntry) file(from, to, tree string) (layer.File, error) {
 // insideTree checks that p, with every symbolic link on its way followed, lies
 // in the tree.
 func insideTree(p, tree string) error {
-	real, err := filepath.EvalSymlinks(p)
+	followed, err := filepath.EvalSymlinks(p)
 	if err != nil {
 		return err
 	}
@@ -255,7 +255,7 @@ func insideTree(p, tree string) error {
 	if err != nil {
 		return err
 	}
-	rel, err := filepath.Rel(top, real)
+	rel, err := filepath.Rel(top, followed)
 	if err != nil || rel == ".." || strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
 		return fmt.Errorf("%s leads out of %s", p, tree)
 	}

@@ -52,7 +52,6 @@ type service struct {
 	alive  *os.File // the service ends when this is closed
 	cmd    *exec.Cmd
 	done   chan struct{} // closed when the service has ended
-	err    error         // how it ended, once done is closed
 }
 
 func startService(ctx context.Context) (*service, error) {
@@ -103,7 +102,7 @@ func (s *service) start() error {
 		return err
 	}
 	go func() {
-		s.err = s.cmd.Wait()
+		_ = s.cmd.Wait() // how it ended stands in its ProcessState
 		close(s.done)
 	}()
 	return nil
@@ -130,7 +129,7 @@ func (s *service) ready(ctx context.Context) error {
 		}
 		select {
 		case <-s.done:
-			return fmt.Errorf("it ended at once (%v)", s.err)
+			return fmt.Errorf("it ended at once: %s", s.cmd.ProcessState)
 		case <-ctx.Done():
 			return fmt.Errorf("it does not answer: %w", ctx.Err())
 		case <-tick.C:

@@ -173,7 +173,7 @@ type download struct {
 
 func (d *download) Read(p []byte) (int, error) {
 	n, err := d.verifier.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		d.err = err
 	}
 	return n, err

@@ -175,7 +175,7 @@ type upload struct {
 
 func (u *upload) Read(p []byte) (int, error) {
 	n, err := u.verifier.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = &layoutError{err}
 	}
 	return n, err

@@ -217,9 +217,9 @@ func (c Change) String() string {
 }
 
 // Diff tells what changed between two locks, by package name.
-func Diff(old, new Lock) []Change {
-	before := byName(old.Packages)
-	after := byName(new.Packages)
+func Diff(earlier, later Lock) []Change {
+	before := byName(earlier.Packages)
+	after := byName(later.Packages)
 	var out []Change
 	for name, o := range before {
 		if n := after[name]; n.SHA256 != o.SHA256 {
@@ -246,9 +246,9 @@ func byName(list []Package) map[string]Package {
 // checkNewer refuses sources that are older than those of an earlier lock: a
 // mirror that plays back an old state hides security updates, and the main
 // suites carry no Valid-Until that would tell.
-func checkNewer(old, new []Source) error {
-	for _, n := range new {
-		for _, o := range old {
+func checkNewer(earlier, later []Source) error {
+	for _, n := range later {
+		for _, o := range earlier {
 			if o.Suite == n.Suite && n.Date.Before(o.Date) {
 				return fmt.Errorf("suite %s is dated %s at the mirror, but the lock was made from one of %s: the mirror is out of date",
 					n.Suite, n.Date.Format(time.RFC3339), o.Date.Format(time.RFC3339))

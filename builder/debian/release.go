@@ -109,7 +109,7 @@ func verify(data []byte, keys openpgp.EntityList, now time.Time) (text []byte, s
 	failure := errors.New("signed by no known key")
 	for {
 		p, err := packets.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil, "", failure
 		}
 		sig, ok := p.(*packet.Signature)

@@ -101,9 +101,9 @@ holds the lock.`,
 }
 
 // services makes the arguments of a command names of services.
-func (a *app) services(c *cobra.Command, min int) *cobra.Command {
+func (a *app) services(c *cobra.Command, least int) *cobra.Command {
 	c.Args = func(c *cobra.Command, args []string) error {
-		if len(args) < min {
+		if len(args) < least {
 			return &usageError{err: errors.New("names no service"), command: c.CommandPath()}
 		}
 		return nil

@@ -34,11 +34,11 @@ func (c Config) validate() error {
 	services := map[string]bool{}
 	for _, u := range c.Upstreams {
 		// nginx takes no notice of case in the names of upstreams.
-		if name := strings.ToLower(u.Service); services[name] {
+		name := strings.ToLower(u.Service)
+		if services[name] {
 			return fmt.Errorf("service %s has two upstreams", u.Service)
-		} else {
-			services[name] = true
 		}
+		services[name] = true
 		if err := u.validate(); err != nil {
 			return err
 		}
