@@ -322,11 +322,15 @@ func TestPodmanCompose(t *testing.T) {
 			t.Fatalf("podman-compose %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	// podman-compose 1.0.3 leaves its networks behind.
+	// podman-compose 1.0.3 leaves its networks behind; a later one may not.
 	t.Cleanup(func() {
-		project := "label=io.podman.compose.project=" + d.name
-		if out, err := exec.Command("podman", "network", "prune", "--force", "--filter", project).CombinedOutput(); err != nil {
-			t.Errorf("remove podman-compose's networks: %v\n%s", err, out)
+		for _, network := range []string{d.name + "_inside", d.name + "_outside"} {
+			if exec.Command("podman", "network", "exists", network).Run() != nil {
+				continue
+			}
+			if out, err := exec.Command("podman", "network", "rm", network).CombinedOutput(); err != nil {
+				t.Errorf("remove %s: %v\n%s", network, err, out)
+			}
 		}
 	})
 	t.Cleanup(func() { compose("down", "-v") })
