@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -233,8 +234,8 @@ func (d *Deployer) start(ctx context.Context, s Step, undo *undoing) error {
 // same, but not because nobody waits for it any more.
 func (d *Deployer) retire(ctx context.Context, name string) error {
 	stopErr := d.runtime.StopPod(ctx, name, 0)
-	if ctx.Err() != nil {
-		return stopErr
+	if err := ctx.Err(); err != nil {
+		return cmp.Or(stopErr, err)
 	}
 	if err := d.runtime.RemovePod(ctx, name); err != nil {
 		return errors.Join(stopErr, err)
@@ -268,7 +269,11 @@ func (d *Deployer) tell(s Step, undo *undoing) error {
 		if err := d.router.Write(*before); err != nil || s.edge == "" {
 			return err
 		}
-		return d.router.Reload(ctx, s.edge)
+		if err := d.router.Reload(ctx, s.edge); err != nil {
+			return err
+		}
+		// What goes next are the new pods, which the edge may still pass requests to.
+		return d.router.WaitRelease(ctx, *before)
 	})
 	return d.router.Write(s.config)
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"bareboat/pods"
 	"bareboat/pods/release"
@@ -210,6 +212,85 @@ func TestLeftoverUnhealthy(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, w, d)
+}
+
+// A pod that the old ones were stopped for already is not removed, too, because
+// it is not well at the moment when the next plan looks.
+func TestLastPodOfAServiceStays(t *testing.T) {
+	for _, service := range []string{"worker", "edge"} {
+		d := project(map[string]string{service: "2"})
+		w := running(t)
+		w.atCall = func(call string) {
+			if call == "remove shop-"+service+"-r1" {
+				panic(crash{})
+			}
+		}
+		if crashed, err := w.deploy(t, d); !crashed {
+			t.Fatalf("no crash: %v", err)
+		}
+		w.atCall, w.sick[service] = nil, true
+		if _, err := w.deploy(t, d); err == nil {
+			t.Error("nobody minds that the pod is not healthy")
+		}
+		if p, there := w.pods["shop-"+service+"-r2"]; !there || !p.pod.Running() {
+			t.Errorf("nothing runs of %s:\n%s", service, w.state())
+		}
+		w.sick[service] = false
+		if _, err := w.deploy(t, d); err != nil {
+			t.Fatal(err)
+		}
+		check(t, w, d)
+	}
+}
+
+// A reload takes effect some time later: the new pods of a switch that failed
+// stay until the edge passes requests to the old ones again.
+func TestTakingBackASwitchWaitsForTheEdge(t *testing.T) {
+	w := running(t)
+	plan := w.plan(t, project(map[string]string{"chat": "2"}))
+	w.calls = nil
+	w.atCall = func(call string) {
+		if call == "ask for 2" {
+			w.fail = len(w.calls)
+		}
+	}
+	var failed *release.FailedError
+	if err := release.NewDeployer(w, w).Run(t.Context(), plan); !errors.As(err, &failed) {
+		t.Fatalf("error is %v", err)
+	}
+	back := slices.Index(w.calls, "ask for 1")
+	if gone := slices.Index(w.calls, "remove shop-chat-r2"); back < 0 || gone < back {
+		t.Errorf("the new pod goes before the edge is asked: %q", w.calls)
+	}
+}
+
+// An interrupt just as the last pod has stopped leaves it there, which is no
+// success.
+func TestInterruptAsTheLastPodStops(t *testing.T) {
+	w := running(t)
+	actual, err := release.Observe(t.Context(), w, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	w.told, w.networks = nil, nil
+	actual.Pods, actual.Told, actual.Networks = actual.Pods[:1], nil, nil
+	stopping := stopThen{w, interrupt}
+	if err := release.NewDeployer(stopping, w).Run(ctx, release.DownPlan("shop", actual, false)); !errors.Is(err, context.Canceled) {
+		t.Errorf("Run = %v, want context.Canceled, since the pod is still there", err)
+	}
+}
+
+// stopThen does something when a pod has stopped.
+type stopThen struct {
+	*world
+	then func()
+}
+
+func (s stopThen) StopPod(ctx context.Context, name string, grace time.Duration) error {
+	defer s.then()
+	return s.world.StopPod(ctx, name, grace)
 }
 
 func TestBadConfigurationOfTheEdge(t *testing.T) {

@@ -44,7 +44,7 @@ type Step struct {
 	internal bool         // MakeNetwork
 	insecure bool         // Pull
 	number   int          // Switch: of the release
-	adopted  bool         // Ready: an interrupted release made the pod
+	adopted  bool         // Ready: an interrupted release made the pod, and another is there to go on
 	config   proxy.Config // Tell, Switch
 	edge     string       // Tell, Switch: name of the edge's container; empty while none runs
 }
@@ -259,10 +259,12 @@ func (p *planner) bring(c choice) {
 	p.add(Step{Action: Ready, Service: c.Name, Name: c.spec.Name, spec: c.spec})
 }
 
-// adopt has a pod that an interrupted release left prove itself.
+// adopt has a pod that an interrupted release left prove itself. One that the
+// others were stopped for already is all there is, and stays if it cannot.
 func (p *planner) adopt(c choice) {
 	if c.unproven(p.actual) {
-		p.add(Step{Action: Ready, Service: c.Name, Name: c.keep.Name, spec: c.inPod(c.keep.Name), adopted: true})
+		alone := c.Backend == nil && !slices.ContainsFunc(c.old, active)
+		p.add(Step{Action: Ready, Service: c.Name, Name: c.keep.Name, spec: c.inPod(c.keep.Name), adopted: !alone})
 	}
 }
 
