@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -201,5 +202,13 @@ func TestLockCommand(t *testing.T) {
 	}
 	if changes, err = b.Lock(t.Context(), r); err != nil || len(changes) != 1 {
 		t.Errorf("a second Lock = %q, %v", changes, err)
+	}
+	// Here, unlike in a build, the lock is the result.
+	if err := os.Chmod(filepath.Join(dir, "image"), 0o555); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(filepath.Join(dir, "image"), 0o755)
+	if changes, err := b.Lock(t.Context(), r); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "image.lock is not written") {
+		t.Errorf("a Lock that cannot be written = %q, %v", changes, err)
 	}
 }

@@ -58,7 +58,10 @@ func (b *Builder) packages(ctx context.Context, r *Recipe, tell teller, warn tel
 		changed = changed || fresh
 	}
 	if changed {
-		p.write(requests)
+		// A checkout that cannot be written to is no reason not to build.
+		if err := p.write(requests); err != nil {
+			p.warn("lock", "%v: the next build resolves again", err)
+		}
 	}
 	return p, nil
 }
@@ -136,9 +139,8 @@ func (p *packages) resolve(ctx context.Context, r debian.Request, old debian.Loc
 	return nil
 }
 
-// write keeps the lock. A checkout that cannot be written to is no reason not
-// to build.
-func (p *packages) write(requests []debian.Request) {
+// write keeps the lock, without what no request asks for any more.
+func (p *packages) write(requests []debian.Request) error {
 	wanted := map[string]bool{}
 	for _, r := range requests {
 		wanted[r.Hash()] = true
@@ -150,10 +152,10 @@ func (p *packages) write(requests []debian.Request) {
 		}
 	}
 	if err := debian.WriteLock(p.path, kept); err != nil {
-		p.warn("lock", "%s is not written, so the next build resolves again: %v", p.path, err)
-		return
+		return fmt.Errorf("%s is not written: %w", p.path, err)
 	}
 	p.tell("lock", "%s is written: commit it", p.path)
+	return nil
 }
 
 // unpack gives the files of one request's packages, and what there is to say
@@ -205,6 +207,8 @@ func (b *Builder) Lock(ctx context.Context, r *Recipe) ([]string, error) {
 			return nil, fmt.Errorf("lock %s: %w", r.Path(), err)
 		}
 	}
-	p.write(requests)
+	if err := p.write(requests); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", r.Path(), err)
+	}
 	return said, nil
 }
