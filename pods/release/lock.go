@@ -44,27 +44,42 @@ func (e *LockedError) Hints() []string {
 // Lock is held until Unlock or the end of the process.
 type Lock struct{ file *os.File }
 
+// lockTries is far more often than anybody removes a folder.
+const lockTries = 1000
+
 // Acquire locks the project whose state is in dir, which it makes, and says in
 // the lock what for. When somebody else holds it the error is a *LockedError.
 func Acquire(dir, doing string) (*Lock, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	for {
-		file, err := lockFile(filepath.Join(dir, "lock"))
-		switch {
-		case errors.Is(err, unix.EWOULDBLOCK):
-			return nil, &LockedError{Project: filepath.Base(dir), Holder: readHolder(file)}
-		case errors.Is(err, errReplaced):
+	for try := 1; ; try++ {
+		lock, err := acquire(dir, doing)
+		// `down` may remove the folder meanwhile: at each look that it is there, or is not.
+		gone := errors.Is(err, errReplaced) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist)
+		if gone && try < lockTries {
 			continue
-		case err != nil:
-			return nil, fmt.Errorf("lock %s: %w", dir, err)
 		}
-		if err := writeHolder(file, doing); err != nil {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), file.Close())
+		var locked *LockedError
+		if err != nil && !errors.As(err, &locked) {
+			err = fmt.Errorf("lock %s: %w", dir, err)
 		}
-		return &Lock{file}, nil
+		return lock, err
 	}
+}
+
+func acquire(dir, doing string) (*Lock, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	file, err := lockFile(filepath.Join(dir, "lock"))
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, &LockedError{Project: filepath.Base(dir), Holder: readHolder(file)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := writeHolder(file, doing); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &Lock{file}, nil
 }
 
 // Unlock lets others go on. The file stays: removing it would let two hold a

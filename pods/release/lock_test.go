@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"bareboat/pods/release"
@@ -90,6 +91,32 @@ func TestLockOfRemovedFolder(t *testing.T) {
 	if err := second.Unlock(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Whoever comes while the folder is removed gets a lock or is told of the holder.
+func TestLockWhileTheFolderIsRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "shop")
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 500 {
+				lock, err := release.Acquire(dir, "bareboat down")
+				var locked *release.LockedError
+				if errors.As(err, &locked) {
+					continue
+				}
+				if err == nil {
+					err = errors.Join(os.Remove(filepath.Join(dir, "lock")), lock.Unlock())
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = os.Remove(dir) // another may have made its lock there already
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestUnreadableHolder(t *testing.T) {
