@@ -24,7 +24,7 @@ const cpuPeriod = 100_000
 // podGenerator says a spec in Podman's words, without its containers.
 func podGenerator(s Spec) *specgen.PodSpecGenerator {
 	g := specgen.NewPodSpecGenerator()
-	g.Name, g.Hostname = s.Name, s.Hostname
+	g.Name, g.Hostname = s.Name, s.hostname()
 	g.Labels = maps.Clone(s.Labels)
 	if g.Labels == nil {
 		g.Labels = map[string]string{}
@@ -47,6 +47,18 @@ func podGenerator(s Spec) *specgen.PodSpecGenerator {
 		})
 	}
 	return g
+}
+
+// maxHostname is the kernel's limit, in bytes.
+const maxHostname = 64
+
+// hostname is what the spec says. Where it says nothing Podman takes the pod's
+// name, of which the end fits if the whole does not.
+func (s Spec) hostname() string {
+	if s.Hostname != "" || len(s.Name) <= maxHostname {
+		return s.Hostname
+	}
+	return strings.TrimLeft(s.Name[len(s.Name)-maxHostname:], "-._")
 }
 
 func containerGenerators(s Spec, limits limitSet) ([]*specgen.SpecGenerator, error) {

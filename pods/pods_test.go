@@ -240,6 +240,20 @@ func TestContainerIsAsTheSpecSays(t *testing.T) {
 	}
 }
 
+// Podman makes the pod's name its hostname, of which the kernel takes 64 bytes.
+func TestNamesMayBeLong(t *testing.T) {
+	t.Parallel()
+	p := use(t)
+	for _, mode := range []pods.NetworkMode{pods.NetworkNone, pods.NetworkHost} {
+		spec := p.spec("serve", "127.0.0.1:0")
+		spec.Network.Mode = mode
+		spec.Name += strings.Repeat("-long", 20)
+		if pod := p.start(t, spec); !pod.Running() {
+			t.Errorf("network %s: the pod does not run: %+v", mode, pod)
+		}
+	}
+}
+
 func TestLimitsThatCannotBeSetAreToldAndLeftOut(t *testing.T) {
 	p := use(t)
 	info, err := p.Info(t.Context())
