@@ -168,6 +168,11 @@ func TestOneSourceOneDigest(t *testing.T) {
 	t.Setenv("GOFLAGS", "-buildvcs=true -ldflags=-w")
 	t.Setenv("GOAMD64", "v2")
 	t.Setenv("CGO_ENABLED", "1")
+	settings := filepath.Join(t.TempDir(), "go.env") // as `go env -w` writes it
+	if err := os.WriteFile(settings, []byte("GOFIPS140=latest\nGOFLAGS=-race\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOENV", settings)
 	t.Setenv("TZ", "Pacific/Apia")
 	t.Setenv("LC_ALL", "C")
 	second := build(t, newBuilder(t), project(t, hello))

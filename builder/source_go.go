@@ -3,6 +3,7 @@ package builder
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,9 @@ func (e *CompileError) Hint() string {
 	_, rest, _ := strings.Cut(strings.TrimSpace(skipPackageLine(e.Output)), "\n")
 	return rest
 }
+
+// ErrNoGo says that the host has no Go toolchain to compile with.
+var ErrNoGo = errors.New("the go command is not in PATH")
 
 // skipPackageLine leaves out the lines "# PACKAGE" that go build puts first.
 func skipPackageLine(s string) string {
@@ -147,9 +151,6 @@ func (g *GoSource) run(ctx context.Context, dir string, p Platform, env []string
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Run(); err != nil {
-		if errors.Is(err, exec.ErrNotFound) {
-			return "", fmt.Errorf("compile %s: the go command is not in PATH: %w", g.Package, err)
-		}
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
@@ -176,6 +177,13 @@ var majorSuffix = regexp.MustCompile(`/v[0-9]+$`)
 // names the binary.
 func majorless(pkg string) string { return majorSuffix.ReplaceAllString(pkg, "") }
 
+// passedOn are the settings of the go command that say where things come from
+// and are kept. They may stand in the user's go/env file, which is not read
+// beyond them: anything else in it could change the binary.
+var passedOn = []string{
+	"GOCACHE", "GOMODCACHE", "GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOVCS", "GOAUTH",
+}
+
 // goEnv is the environment of the go command: where its caches and proxies
 // are, and fixed values for all that could change the result.
 func goEnv(ctx context.Context, dir string, p Platform) ([]string, error) {
@@ -186,25 +194,26 @@ func goEnv(ctx context.Context, dir string, p Platform) ([]string, error) {
 			env = append(env, kv)
 		}
 	}
-	// An empty GOFLAGS would let the one of the user's go/env file through.
-	env = append(env, "GOWORK=off", "GOFLAGS=-trimpath")
-	said, err := goOutput(ctx, dir, append(env, "GOTOOLCHAIN=local"), "env", "GOMODCACHE", "GOMOD", "GOVERSION")
+	env = append(env, "GOWORK=off")
+	said, err := goOutput(ctx, dir, append(env, "GOTOOLCHAIN=local"), append([]string{"env", "-json", "GOMOD", "GOVERSION"}, passedOn...)...)
 	if err != nil {
 		return nil, err
 	}
-	facts := strings.Split(strings.TrimSpace(said), "\n")
-	if len(facts) != 3 {
-		return nil, fmt.Errorf("run go env: unexpected answer %q", said)
+	var facts map[string]string
+	if err := json.Unmarshal([]byte(said), &facts); err != nil {
+		return nil, fmt.Errorf("run go env: unexpected answer: %w", err)
 	}
-	env = append(env, "GOMODCACHE="+facts[0], "GOOS="+p.OS, "GOARCH="+p.Arch, "CGO_ENABLED=0",
-		"GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=")
-	wanted := toolchain(facts[1])
-	if wanted == "" || wanted == facts[2] {
+	for _, name := range passedOn {
+		env = append(env, name+"="+facts[name])
+	}
+	env = append(env, "GOENV=off", "GOOS="+p.OS, "GOARCH="+p.Arch, "CGO_ENABLED=0", "GOAMD64=v1", "GOARM64=v8.0")
+	wanted, have := toolchain(facts["GOMOD"]), facts["GOVERSION"]
+	if wanted == "" || wanted == have {
 		return append(env, "GOTOOLCHAIN=local"), nil
 	}
 	env = append(env, "GOTOOLCHAIN="+wanted)
 	if _, err := goOutput(ctx, dir, env, "version"); err != nil {
-		return nil, &ToolchainError{Wanted: wanted, Have: facts[2], Mod: facts[1], Err: err}
+		return nil, &ToolchainError{Wanted: wanted, Have: have, Mod: facts["GOMOD"], Err: err}
 	}
 	return env, nil
 }
@@ -233,19 +242,24 @@ func goOutput(ctx context.Context, dir string, env []string, args ...string) (st
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	said, err := cmd.Output()
-	if err != nil {
-		first, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
-		return "", fmt.Errorf("run go %s: %w: %s", args[0], err, first)
+	switch {
+	case err == nil:
+		return string(said), nil
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case errors.Is(err, exec.ErrNotFound):
+		return "", fmt.Errorf("run go %s: %w", args[0], ErrNoGo)
 	}
-	return string(said), nil
+	first, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
+	return "", fmt.Errorf("run go %s: %w: %s", args[0], err, first)
 }
 
 // changesResult names the variables that are not passed on: those that would
-// change the binary.
+// change the binary, or where it is put.
 func changesResult(name string) bool {
 	switch name {
 	case "GOFLAGS", "GOOS", "GOARCH", "GOAMD64", "GOARM64", "GOARM", "GO386", "GOEXPERIMENT", "GODEBUG",
-		"GOWORK", "GOTOOLCHAIN", "GOFIPS140", "GOMODCACHE":
+		"GOWORK", "GOTOOLCHAIN", "GOFIPS140", "GOBIN":
 		return true
 	}
 	return strings.HasPrefix(name, "CGO_")

@@ -108,6 +108,8 @@ func hints(err error) []string {
 		return []string{"free some disk space; `podman system df` shows what images take"}
 	case errors.Is(err, builder.ErrNoSubIDs):
 		return []string{"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER; then: podman system migrate"}
+	case errors.Is(err, builder.ErrNoGo):
+		return []string{"install Go (https://go.dev/dl/), or add its bin folder to PATH"}
 	case errors.Is(err, builder.ErrNoImage):
 		return []string{"bareboat images"}
 	}
