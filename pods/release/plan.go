@@ -87,6 +87,9 @@ func (p Plan) String() string {
 func NewPlan(d Desired, a Actual) (Plan, error) {
 	p := planner{desired: d, actual: a, number: a.last(d.Project) + 1, leases: a.leases()}
 	p.pods = a.of(d.Project)
+	if err := p.needs(); err != nil {
+		return Plan{}, err
+	}
 	if err := p.choose(); err != nil {
 		return Plan{}, err
 	}

@@ -227,6 +227,60 @@ func TestPlanNoPortLeft(t *testing.T) {
 	}
 }
 
+// What a plan cannot make is missed before anything is touched.
+func TestPlanNeeds(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		prepare func(*world, *release.Desired)
+		want    string
+		hint    string
+	}{{
+		name: "volume",
+		prepare: func(_ *world, d *release.Desired) {
+			d.Services[0].Pod.Containers[0].Mounts = []pods.Mount{{Kind: pods.MountVolume, Source: "theirs", Target: "/t"}}
+		},
+		want: "plan service chat: volume theirs does not exist, and is not the project's to make",
+		hint: "podman volume create theirs",
+	}, {
+		name:    "network",
+		prepare: func(_ *world, d *release.Desired) { d.Services[1].Pod.Network.Names = []string{"theirs"} },
+		want:    "plan service api: network theirs does not exist, and is not the project's to make",
+		hint:    "podman network create theirs",
+	}, {
+		name:    "network closed since",
+		prepare: func(_ *world, d *release.Desired) { d.Networks[0].Internal = true },
+		want:    "network shop_default exists already: internal is false, not true",
+		hint:    "bareboat down, which leaves the data, and bareboat up make it anew",
+	}, {
+		name: "network of somebody else's",
+		prepare: func(w *world, _ *release.Desired) {
+			w.networks["shop_default"] = pods.NetworkState{Name: "shop_default", Internal: true}
+		},
+		want: "network shop_default exists already: internal is true, not false",
+		hint: "if nothing needs it: podman network rm shop_default",
+	}} {
+		t.Run(c.name, func(t *testing.T) {
+			w, d := running(t), project(nil)
+			c.prepare(w, &d)
+			a, err := release.Observe(t.Context(), w, w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = release.NewPlan(d, a)
+			if err == nil || err.Error() != c.want {
+				t.Fatalf("NewPlan = %v, want %s", err, c.want)
+			}
+			var hints interface{ Hints() []string }
+			if !errors.As(err, &hints) || len(hints.Hints()) != 1 || hints.Hints()[0] != c.hint {
+				t.Errorf("hints are not %q: %#v", c.hint, err)
+			}
+			w.volumes["theirs"], w.networks["theirs"] = pods.Volume{Name: "theirs"}, pods.NetworkState{Name: "theirs"}
+			w.networks["shop_default"] = pods.NetworkState{Name: "shop_default", Internal: d.Networks[0].Internal}
+			w.plan(t, d)
+		})
+	}
+}
+
 // A port that the edge cannot have is found before anything is touched, and one
 // that it has itself is no obstacle.
 func TestPlanEdgePort(t *testing.T) {
