@@ -60,7 +60,7 @@ func (c *Client) credential(ref oci.Reference) (credential, error) {
 	files, named := authFiles(c.options.AuthFile)
 	for _, path := range files {
 		found, err := credentialIn(path, ref)
-		if errors.Is(err, os.ErrNotExist) && !named {
+		if err != nil && !named && !canBeAt(path) {
 			continue
 		}
 		if err != nil || !found.isEmpty() {
@@ -68,6 +68,14 @@ func (c *Client) credential(ref oci.Reference) (credential, error) {
 		}
 	}
 	return credential{}, nil
+}
+
+// canBeAt tells whether there is a file at a path. In a folder that the user may
+// not enter, as /run/containers is where root has used Podman, there is none of
+// the user's.
+func canBeAt(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission)
 }
 
 // authFiles are the files to look into, in this order, as Podman has it

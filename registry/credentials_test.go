@@ -109,6 +109,24 @@ func TestDefaultAuthFiles(t *testing.T) {
 	}
 }
 
+// Without XDG_RUNTIME_DIR the first file lies in a folder that may be root's.
+func TestAuthFileWhereTheUserMayNotLook(t *testing.T) {
+	home := isolate(t)
+	closed := filepath.Join(home, "run", "containers")
+	if err := os.MkdirAll(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(closed, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(closed, 0o700)
+	ref, user := whoami(t)
+	writeAuth(t, filepath.Join(home, "config/containers/auth.json"), ref.Registry, "ada", "word")
+	if got := user(registry.Options{}); got != "ada:word" {
+		t.Errorf("with a folder that is closed: %q", got)
+	}
+}
+
 func TestAuthEntries(t *testing.T) {
 	home := isolate(t)
 	ref, user := whoami(t)
