@@ -370,6 +370,26 @@ func TestErrors(t *testing.T) {
 		{"socket that the edge has not", backend(`{socket: "/other/{release}"}`, "", ""), "service web: x-bareboat.listen.socket: the edge (service edge) does not mount shop_other"},
 		{"route without listen", web("x-bareboat: {route: {path: /}}"), "service web: x-bareboat.route: needs listen beside it"},
 		{"host", web("x-bareboat: {route: {hosts: ['a;b']}}"), "service web: x-bareboat.route.hosts: a;b is not a host name"},
+		{"long host", web("x-bareboat: {route: {hosts: ['" + strings.Repeat("a.", 126) + "aa']}}"), "is not a host name"},
+		{"long label", web("x-bareboat: {route: {hosts: ['" + strings.Repeat("a", 64) + ".example']}}"), "is not a host name"},
+		{"path of the edge", web("x-bareboat: {route: {path: /-/edge/x}}"), `service web: x-bareboat.route.path: "/-/edge/x" is the edge's own`},
+		{"socket at the edge", `
+services:
+  web: {image: a, volumes: ["run:/run/web"], x-bareboat: {listen: {socket: "/run/web/{release}"}}}
+  edge: {image: e, volumes: ["run:/run/a web"], ports: ["1:1"], x-bareboat: {edge: true}}
+volumes: {run: }
+`, `service web: x-bareboat.listen.socket: as the edge (service edge) mounts it: "/run/a web/{release}" may hold only letters, digits and / . _ -`},
+		{"names alike", `
+services:
+  Web: {image: a, x-bareboat: {listen: {port: 1}, route: {path: /a}}}
+  web: {image: b, x-bareboat: {listen: {port: 1}}}
+  edge: {image: e, ports: ["1:1"], x-bareboat: {edge: true}}
+`, "service web: x-bareboat.listen: the edge cannot tell it from service Web"},
+		{"name", `
+services:
+  _web: {image: a, x-bareboat: {listen: {port: 1}}}
+  edge: {image: e, ports: ["1:1"], x-bareboat: {edge: true}}
+`, "service _web: x-bareboat.listen: the name of a service that the edge reaches starts with a letter or digit"},
 		{"path", web("x-bareboat: {route: {path: 'a b'}}"), `service web: x-bareboat.route.path: "a b" is not a path`},
 		{"dotted path", web("x-bareboat: {route: {path: /a/../b}}"), `service web: x-bareboat.route.path: "/a/../b" is not a path`},
 		{"address", web("x-bareboat: {edge: true}\n    ports: [{target: 1, published: 1, host_ip: localhost}]"), "invalid ip address: localhost"},

@@ -189,10 +189,17 @@ func socket(to *string) func(any) error {
 	}
 }
 
+// maxHost is the longest name that DNS carries: RFC 1035, section 2.3.4.
+const maxHost = 253
+
+// edgePath is where the edge itself answers, on every host.
+const edgePath = "/-/edge"
+
 var (
 	markLike     = regexp.MustCompile(`\{[a-z]*\}`)
 	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	hostName     = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
+	hostName     = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+	upstreamName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	plainPath    = regexp.MustCompile(`^[A-Za-z0-9/._-]+$`)
 	urlPath      = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*/?$`)
 )
@@ -233,7 +240,7 @@ func hosts(to *[]string) func(any) error {
 		}
 		for _, item := range list {
 			h, ok := item.(string)
-			if !ok || !hostName.MatchString(h) {
+			if !ok || !hostName.MatchString(h) || len(h) > maxHost {
 				return fmt.Errorf("%v is not a host name", item)
 			}
 			*to = append(*to, strings.ToLower(h))
@@ -249,6 +256,9 @@ func routePath(to *string) func(any) error {
 		}
 		if !urlPath.MatchString(*to) || path.Clean(*to) != strings.TrimSuffix(*to, "/") && *to != "/" {
 			return fmt.Errorf("%q is not a path that starts with / and holds only letters, digits and / . _ ~ -", *to)
+		}
+		if *to == edgePath || strings.HasPrefix(*to, edgePath+"/") {
+			return fmt.Errorf("%q is the edge's own", *to)
 		}
 		return nil
 	}

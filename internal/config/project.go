@@ -127,7 +127,7 @@ func (p *Project) join() (service string, err error) {
 	if err != nil {
 		return edge.Name, err
 	}
-	routes := map[string]string{}
+	routes, upstreams := map[string]string{}, map[string]string{}
 	for i := range p.Services {
 		s := &p.Services[i]
 		if s.Listen == nil {
@@ -138,6 +138,15 @@ func (p *Project) join() (service string, err error) {
 		}
 		if err := s.reach(edge); err != nil {
 			return s.Name, err
+		}
+		// nginx takes no notice of case in the names of upstreams.
+		name := strings.ToLower(s.Name)
+		if other, taken := upstreams[name]; taken {
+			return s.Name, &keyError{extensionKey + ".listen", fmt.Errorf("the edge cannot tell it from service %s", other)}
+		}
+		upstreams[name] = s.Name
+		if !upstreamName.MatchString(s.Name) {
+			return s.Name, &keyError{extensionKey + ".listen", errors.New("the name of a service that the edge reaches starts with a letter or digit")}
 		}
 		for _, host := range routeHosts(s.Route) {
 			at := host + strings.TrimSuffix(s.Route.Path, "/")
@@ -185,6 +194,10 @@ func (s *Service) reach(edge Service) error {
 	for _, m := range edge.Mounts {
 		if m.Kind == own.Kind && m.Source == own.Source {
 			s.Listen.EdgeSocket = filepath.Join(m.Target, rest)
+			var path string
+			if err := socket(&path)(s.Listen.EdgeSocket); err != nil {
+				return &keyError{extensionKey + ".listen.socket", fmt.Errorf("as the edge (service %s) mounts it: %w", edge.Name, err)}
+			}
 			return nil
 		}
 	}
