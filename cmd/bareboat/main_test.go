@@ -75,6 +75,7 @@ func setup(e *testscript.Env, goEnv []string) error {
 		return err
 	}
 	e.Setenv("NOBODY", free.Addr().String())
+	e.Setenv("EVERYWHERE", strings.Replace(free.Addr().String(), "127.0.0.1", "0.0.0.0", 1))
 	e.Defer(func() { makeRemovable(filepath.Join(e.WorkDir, "store")) })
 	return free.Close()
 }

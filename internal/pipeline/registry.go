@@ -102,7 +102,7 @@ func serveEmbedded(ctx context.Context) (address string, stop func() error, err 
 	server, err := openEmbedded(ctx, dir)
 	var locked *embedded.LockedError
 	if errors.As(err, &locked) && locked.Addr != "" {
-		return locked.Addr, func() error { return nil }, nil
+		return nearby(locked.Addr), func() error { return nil }, nil
 	}
 	if err != nil {
 		return "", nil, err
@@ -119,6 +119,16 @@ func serveEmbedded(ctx context.Context) (address string, stop func() error, err 
 		return errors.Join(<-done, server.Close())
 	}
 	return l.Addr().String(), stop, nil
+}
+
+// nearby is the address of a listener as this machine reaches it: one that
+// listens everywhere does so on the loopback, where no TLS is asked of it.
+func nearby(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err == nil && ip.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return address
 }
 
 // openEmbedded opens the store. A process that has it but does not serve yet,
