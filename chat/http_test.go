@@ -261,8 +261,8 @@ func TestMetrics(t *testing.T) {
 func TestCaching(t *testing.T) {
 	_, url := web(t, nil)
 	page, html := get(t, url+"/r/lobby", nil)
-	if page.Header.Get("Cache-Control") != "no-cache" || page.Header.Get("Last-Modified") != "" {
-		t.Errorf("the page is cached: %v", page.Header)
+	if page.Header.Get("Cache-Control") != "private, no-cache" || page.Header.Get("Last-Modified") != "" {
+		t.Errorf("the page, and the secret in its cookie, is cached: %v", page.Header)
 	}
 	kept, _ := get(t, url+"/r/lobby", http.Header{"If-None-Match": {page.Header.Get("ETag")}})
 	if kept.StatusCode != http.StatusNotModified {

@@ -30,6 +30,10 @@ const (
 
 	forEver    = "public, max-age=31536000, immutable"
 	revalidate = "no-cache"
+
+	// personal is for the answer whose cookie is the visitor's secret: a cache
+	// that many share may not keep it.
+	personal = "private, no-cache"
 )
 
 // Handler serves the assets, and on its methods the pages.
@@ -117,7 +121,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // ServePage serves the page of a room.
 func (h *Handler) ServePage(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", revalidate)
+	w.Header().Set("Cache-Control", personal)
 	h.page.serve(w, r)
 }
 
