@@ -8,11 +8,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"bareboat/chat/chattest"
 	"bareboat/chat/protocol"
 	"bareboat/chat/web"
 
+	"github.com/go-rod/rod"
 	"github.com/go-rod/rod/lib/input"
 	"github.com/go-rod/rod/lib/proto"
 	"github.com/gorilla/websocket"
@@ -236,31 +238,7 @@ func talk(t *testing.T, d *daemon, room string, n int) {
 // TestGo plays a server that asks the page to move: the page must dial anew
 // before it leaves, name its cursor, and show what both connections send once.
 func TestGo(t *testing.T) {
-	b := startBrowser(t)
-	connections := make(chan *chattest.Client)
-	pages := web.New()
-	upgrader := websocket.Upgrader{Subprotocols: []string{protocol.Name}}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/r/a", pages.ServePage)
-	mux.Handle("/assets/", pages)
-	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
-		conn, err := upgrader.Upgrade(w, r, nil)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		connections <- &chattest.Client{Conn: conn}
-	})
-	server := httptest.NewServer(mux)
-	defer server.Close()
-
-	own, err := b.Incognito()
-	must(t, err)
-	tab, err := own.Page(proto.TargetCreateTarget{URL: "about:blank"})
-	must(t, err)
-	p := &page{t, tab.Timeout(3 * patience)}
-	must(t, p.tab.Navigate(server.URL+"/r/a"))
-
+	p, connections := play(t, startBrowser(t))
 	first := <-connections
 	defer first.Close()
 	if cursor := welcome(t, first); cursor != nil {
@@ -285,22 +263,75 @@ func TestGo(t *testing.T) {
 	}
 }
 
-// welcome reads a hello, answers it and gives the cursor that it named.
-func welcome(t *testing.T, c *chattest.Client) *int64 {
+// play serves the page without a chat behind it: the test itself is the server.
+// It gives a tab, and the connections that its page opens.
+func play(t *testing.T, b *rod.Browser) (*page, <-chan *chattest.Client) {
 	t.Helper()
-	var hello protocol.Frame
-	must(t, c.Conn.ReadJSON(&hello))
+	connections := make(chan *chattest.Client)
+	pages := web.New()
+	upgrader := websocket.Upgrader{Subprotocols: []string{protocol.Name}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/r/a", pages.ServePage)
+	mux.Handle("/assets/", pages)
+	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
+		conn, err := upgrader.Upgrade(w, r, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		select {
+		case connections <- &chattest.Client{Conn: conn}:
+		case <-t.Context().Done():
+			_ = conn.Close()
+		}
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+
+	own, err := b.Incognito()
+	must(t, err)
+	tab, err := own.Page(proto.TargetCreateTarget{URL: "about:blank"})
+	must(t, err)
+	p := &page{t, tab.Timeout(3 * patience)}
+	must(t, p.tab.Navigate(server.URL+"/r/a"))
+	return p, connections
+}
+
+// greet reads a hello, welcomes the page and gives the cursor that it named.
+func greet(t *testing.T, c *chattest.Client) *int64 {
+	t.Helper()
+	hello := heard(t, c, "hello")
 	cursor, named := hello.Cursors["a"]
-	if hello.T != "hello" || !named {
+	if !named {
 		t.Fatalf("the page said %+v", hello)
-	}
-	from := int64(0)
-	if cursor != nil {
-		from = *cursor
 	}
 	must(t, c.Conn.WriteJSON(protocol.NewWelcome(protocol.Welcome{
 		Store: "s", User: "me", Nick: "Me", Limits: protocol.Limits{Text: 4000, Nick: 32, Rate: 10, Burst: 40},
 	})))
+	return cursor
+}
+
+// heard reads what the page says next, which must be of that type.
+func heard(t *testing.T, c *chattest.Client, kind string) protocol.Frame {
+	t.Helper()
+	var f protocol.Frame
+	must(t, c.Conn.SetReadDeadline(time.Now().Add(patience)))
+	must(t, c.Conn.ReadJSON(&f))
+	if f.T != kind {
+		t.Fatalf("the page said %+v instead of a %s", f, kind)
+	}
+	return f
+}
+
+// welcome greets the page and says that nothing is missing. It gives the
+// cursor that the page named.
+func welcome(t *testing.T, c *chattest.Client) *int64 {
+	t.Helper()
+	cursor := greet(t, c)
+	from := int64(0)
+	if cursor != nil {
+		from = *cursor
+	}
 	must(t, c.Conn.WriteJSON(protocol.NewJoined("a", from, from)))
 	return cursor
 }

@@ -185,6 +185,7 @@ export class Connection {
   took(link, frame) {
     if (frame.t === "welcome") this.#promote(link);
     if (link !== this.#current) return;
+    if (frame.t === "joined") this.#failures = 0; // a welcome alone is no success: a server may read nothing
     if (frame.t === "go") {
       this.#dialIn(Math.random() * (frame.after ?? 0));
       return;
@@ -195,21 +196,19 @@ export class Connection {
   ended(link, code) {
     if (link === this.#next) this.#next = null;
     if (link === this.#current) this.#current = null;
-    else this.#failures++;
     if (code === BAD_FRAME) {
       this.#stopped = true; // this page is not of the server's time
       this.#handlers.state("outdated");
       return;
     }
     if (!this.#current) this.#handlers.state("waiting");
-    if (!this.#next) this.#dialIn(reconnectDelay(code, this.#failures));
+    if (!this.#next) this.#dialIn(reconnectDelay(code, this.#failures++));
   }
 
   #promote(link) {
     const last = this.#current;
     this.#current = link;
     this.#next = null;
-    this.#failures = 0;
     last?.close();
     this.#handlers.state("open");
   }
