@@ -35,3 +35,20 @@ func fail(t *testing.T, c *chattest.Client) {
 	}
 	c.Close()
 }
+
+// TestHistoryAfterFailure plays a server that cannot give older messages once.
+func TestHistoryAfterFailure(t *testing.T) {
+	p, connections := play(t, startBrowser(t))
+	c := <-connections
+	defer c.Close()
+	greet(t, c)
+	must(t, c.Conn.WriteJSON(protocol.NewJoined("a", 1, 2)))
+	if asked := heard(t, c, "fill"); asked.Before != 2 {
+		t.Fatalf("the page asked for what is before %d", asked.Before)
+	}
+	must(t, c.Conn.WriteJSON(protocol.NewError(protocol.CodeUnavailable, "not now", "a", "")))
+	heard(t, c, "fill")
+	first := protocol.Message{Seq: 1, At: 1, User: "u", Nick: "U", CID: "c", Text: "number 1"}
+	must(t, c.Conn.WriteJSON(protocol.NewFill("a", 2, []protocol.Message{first}, false)))
+	p.awaitText("number 1")
+}

@@ -34,7 +34,7 @@ const frames = {
   },
   joined(frame) {
     timeline.joined(frame.from);
-    timeline.reconnected();
+    timeline.askAgain();
   },
   fill(frame) {
     if (frame.before) timeline.prepend(frame.before, frame.messages);
@@ -63,7 +63,7 @@ const frames = {
     }
     if (frame.code === "unavailable") {
       clearTimeout(retry);
-      retry = setTimeout(sendAll, RETRY_AFTER);
+      retry = setTimeout(askAgain, RETRY_AFTER);
     }
   },
 };
@@ -88,6 +88,12 @@ function add(messages) {
 
 function sendAll() {
   for (const message of outbox.all()) send(message);
+}
+
+// What the server could not take or give: messages, and history.
+function askAgain() {
+  sendAll();
+  timeline.askAgain();
 }
 
 function send({ cid, text }) {

@@ -71,8 +71,9 @@ export class Timeline {
     this.#showBeginning();
   }
 
-  // The connection is new: what was asked for on the last one will not come.
-  reconnected() {
+  // What was asked for will not come: the connection is new, or the server
+  // could not give it.
+  askAgain() {
     this.#filling = false;
     this.#fillUp();
   }
