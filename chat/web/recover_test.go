@@ -52,3 +52,23 @@ func TestHistoryAfterFailure(t *testing.T) {
 	must(t, c.Conn.WriteJSON(protocol.NewFill("a", 2, []protocol.Message{first}, false)))
 	p.awaitText("number 1")
 }
+
+// TestAckOfOldMessage lets a page find a message in its outbox that was stored
+// long ago, and hear so before it hears where the room's messages begin.
+func TestAckOfOldMessage(t *testing.T) {
+	p, connections := play(t, startBrowser(t))
+	c := <-connections
+	greet(t, c)
+	p.eval(`() => localStorage.setItem("chat.outbox.a.old", JSON.stringify({ cid: "old", text: "said long ago", at: 1 }))`)
+	c.Close()
+	must(t, p.tab.Reload())
+	c = <-connections
+	defer c.Close()
+	greet(t, c)
+	if sent := heard(t, c, "send"); sent.CID != "old" {
+		t.Fatalf("the page sent %+v", sent)
+	}
+	must(t, c.Conn.WriteJSON(protocol.NewAck("old", "a", 7, time.UnixMilli(1))))
+	must(t, c.Conn.WriteJSON(protocol.NewJoined("a", 60, 60)))
+	p.await("nothing to wait", `() => document.querySelector("#pending").children.length === 0`)
+}

@@ -48,9 +48,7 @@ const frames = {
     }
   },
   ack(frame) {
-    // The message itself follows, unless it was in the timeline before: then
-    // the acknowledgement was lost, or it was sent in another tab.
-    if (frame.seq <= timeline.cursor) timeline.settle(frame.cid);
+    timeline.acknowledge(frame.cid, frame.seq);
     outbox.remove(frame.cid);
   },
   who(frame) {

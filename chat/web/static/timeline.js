@@ -65,6 +65,9 @@ export class Timeline {
   // hello named, what we show is of another past.
   joined(from) {
     if (this.cursor !== null && this.#named === from) return;
+    for (const node of [...this.#pending.children]) {
+      if (Number(node.dataset.seq) <= from) node.remove(); // it is history, and does not come now
+    }
     this.#messages.replaceChildren();
     this.cursor = from;
     this.#first = from + 1;
@@ -128,6 +131,13 @@ export class Timeline {
     node.dataset.cid = message.cid;
     this.#pending.append(node);
     this.toEnd();
+  }
+
+  // The message is stored. It follows, unless it was in the timeline before:
+  // then the last acknowledgement was lost, or it was sent in another tab.
+  acknowledge(cid, seq) {
+    if (seq <= this.cursor) this.settle(cid);
+    else if (this.#waiting(cid)) this.#waiting(cid).dataset.seq = seq;
   }
 
   // The message is in the timeline now.
