@@ -72,3 +72,31 @@ func TestAckOfOldMessage(t *testing.T) {
 	must(t, c.Conn.WriteJSON(protocol.NewJoined("a", 60, 60)))
 	p.await("nothing to wait", `() => document.querySelector("#pending").children.length === 0`)
 }
+
+// TestOutboxOfClosedTab writes in one tab while the server is away, and closes
+// it: the other tab, which was open all along, sends what is left.
+func TestOutboxOfClosedTab(t *testing.T) {
+	d, b := startDaemon(t), startBrowser(t)
+	own, err := b.Incognito()
+	must(t, err)
+	stays := open(t, own, d.room("a"), 1000, 700)
+	stays.introduce("Ann")
+	leaves := open(t, own, d.room("a"), 1000, 700)
+	leaves.await("the message box", `() => !document.querySelector("#composer").hidden`)
+	leaves.eval(`() => document.querySelector("#text").focus()`)
+	leaves.say("first")
+	for _, p := range []*page{stays, leaves} {
+		p.awaitCount(1)
+	}
+	d.kill()
+	leaves.say("second")
+	leaves.say("third")
+	leaves.await("what waits", `() => document.querySelectorAll("#pending .waiting").length === 2`)
+	must(t, leaves.tab.Close())
+	d.start(t)
+	stays.awaitCount(3)
+	if got := stays.texts(); !same(got, []string{"first", "second", "third"}) {
+		t.Errorf("got %q", got)
+	}
+	stays.await("an empty outbox", `() => !Object.keys(localStorage).some((key) => key.startsWith("chat.outbox"))`)
+}

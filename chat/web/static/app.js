@@ -30,6 +30,7 @@ const frames = {
     store = frame.store;
     mostText = frame.limits.text;
     timeline.own(frame.user);
+    for (const message of outbox.gather()) timeline.await(message);
     sendAll();
   },
   joined(frame) {

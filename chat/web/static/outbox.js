@@ -6,20 +6,26 @@ import { forget, keysWith, recall, remember } from "./memory.js";
 
 export class Outbox {
   #prefix;
-  #waiting = new Map(); // cid → message, in the order of writing
+  #waiting = new Map(); // cid → message
 
   constructor(room) {
     this.#prefix = `chat.outbox.${room}.`;
+    this.gather();
+  }
+
+  // Takes in what other tabs wrote, which may be closed by now. Gives what is new.
+  gather() {
     const left = keysWith(this.#prefix)
       .map((key) => recall(key, null))
-      .filter((m) => m && typeof m.cid === "string" && typeof m.text === "string");
+      .filter((m) => m && typeof m.cid === "string" && typeof m.text === "string" && !this.has(m.cid));
     left.sort((a, b) => a.at - b.at);
     for (const message of left) this.#waiting.set(message.cid, message);
+    return left;
   }
 
   // All that waits, oldest first.
   all() {
-    return [...this.#waiting.values()];
+    return [...this.#waiting.values()].sort((a, b) => a.at - b.at);
   }
 
   has(cid) {
