@@ -3,6 +3,8 @@ package main_test
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +20,7 @@ import (
 
 	"bareboat/builder"
 	"bareboat/internal/cli"
+	"bareboat/registry/embedded"
 )
 
 func TestMain(m *testing.M) {
@@ -62,6 +65,18 @@ func setup(e *testscript.Env, goEnv []string) error {
 	private := httptest.NewServer(http.HandlerFunc(askForPassword))
 	e.Defer(private.Close)
 	e.Setenv("PRIVATE", strings.TrimPrefix(private.URL, "http://"))
+
+	store, err := embedded.Open(filepath.Join(e.WorkDir, "selfsigned"))
+	if err != nil {
+		return err
+	}
+	selfSigned := httptest.NewTLSServer(store)
+	selfSigned.Config.ErrorLog = log.New(io.Discard, "", 0)
+	e.Defer(func() {
+		selfSigned.Close()
+		store.Close()
+	})
+	e.Setenv("SELFSIGNED", strings.TrimPrefix(selfSigned.URL, "https://"))
 
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

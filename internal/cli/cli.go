@@ -20,6 +20,7 @@ import (
 	"bareboat/builder"
 	"bareboat/builder/debian"
 	"bareboat/internal/config"
+	"bareboat/internal/oci"
 	"bareboat/internal/pipeline"
 )
 
@@ -53,6 +54,7 @@ type app struct {
 	storeRoot  string
 	runRoot    string
 	registry   string
+	tlsVerify  bool
 	noProgress bool
 }
 
@@ -81,6 +83,7 @@ holds the lock.`,
 	f.StringVar(&a.storeRoot, "root", "", "`folder` of another image store, as in Podman")
 	f.StringVar(&a.runRoot, "runroot", "", "`folder` of that store's run-time state")
 	f.StringVar(&a.registry, "registry", "", "registry to push to, as `HOST[:PORT][/PATH]` (default: the Compose file's, else the embedded one)")
+	f.BoolVar(&a.tlsVerify, "tls-verify", true, "with =false, speak to registries without TLS or with certificates that cannot be verified")
 	f.BoolVarP(&a.noProgress, "quiet", "q", false, "no progress on standard error")
 	// After a command -f is the command's own (logs -f follows), so that the
 	// short form of --file stands before it, as in Compose.
@@ -137,9 +140,23 @@ func (a *app) load(ctx context.Context) (*config.Project, error) {
 	})
 }
 
+// checkRegistry refuses a --registry that is none before anything is built.
+func (a *app) checkRegistry() error {
+	if a.registry == "" {
+		return nil
+	}
+	if _, err := (oci.Reference{Registry: oci.LocalRegistry, Repository: "x"}).At(a.registry); err != nil {
+		return &usageError{err: fmt.Errorf("--registry %q is not HOST[:PORT][/PATH]", a.registry), command: "bareboat"}
+	}
+	return nil
+}
+
 // pipeline is what the commands call, for the Compose file. The Printer must
 // be closed before the command prints its result.
 func (a *app) pipeline(ctx context.Context) (*pipeline.Pipeline, *Printer, error) {
+	if err := a.checkRegistry(); err != nil {
+		return nil, nil, err
+	}
 	project, err := a.load(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -153,7 +170,8 @@ func (a *app) pipeline(ctx context.Context) (*pipeline.Pipeline, *Printer, error
 		printer.Warn(w)
 	}
 	return &pipeline.Pipeline{
-		Project: project, Builder: b, Registry: a.registry, Host: a.host, Notify: printer.Event,
+		Project: project, Builder: b, Registry: a.registry, Insecure: !a.tlsVerify,
+		Host: a.host, Notify: printer.Event,
 	}, printer, nil
 }
 

@@ -43,7 +43,7 @@ func desiredService(s config.Service, image Image, told pods.Mount) release.Serv
 		Name:      s.Name,
 		Image:     s.Image.WithDigest(image.Digest),
 		Pull:      image.Ref,
-		Insecure:  isLoopback(image.Ref.Registry),
+		Insecure:  image.Insecure || isLoopback(image.Ref.Registry),
 		Pod:       podOf(s),
 		Env:       s.ReleaseEnv,
 		StopFirst: stopFirst(s),

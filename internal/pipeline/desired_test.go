@@ -130,6 +130,10 @@ func TestDesiredLeavesOut(t *testing.T) {
 	if d.Services[0].Insecure {
 		t.Error("quay.io is taken for a registry without TLS")
 	}
+	images[0].Insecure = true
+	if d, err = pipeline.Desired(p, images, "", told); err != nil || !d.Services[0].Insecure {
+		t.Errorf("a registry that may go without TLS: %+v, %v", d.Services, err)
+	}
 	if _, err := pipeline.Desired(p, nil, "", told); err == nil || err.Error() != "plan service x: its image quay.io/x:1 is not resolved" {
 		t.Errorf("without an image: %v", err)
 	}

@@ -21,6 +21,9 @@ type Pipeline struct {
 	Builder  *builder.Builder
 	Registry string // HOST[:PORT][/PATH]; empty: the project's, else see Target
 	Host     string // Podman service, empty for the user's own
+	// Insecure allows registries without TLS or with certificates that cannot
+	// be verified. Those of this machine need no leave.
+	Insecure bool
 	// Notify is told how far things are. It may be called from several
 	// goroutines.
 	Notify func(Event)
@@ -46,6 +49,8 @@ type Image struct {
 	Ref     oci.Reference `json:"-"`
 	Pinned  string        `json:"image"` // NAME@sha256:…
 	Digest  oci.Digest    `json:"digest"`
+	// Insecure allows Podman to pull it without TLS that can be verified.
+	Insecure bool `json:"-"`
 }
 
 // ErrNoService says that the Compose file has no such service.

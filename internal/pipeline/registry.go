@@ -18,8 +18,9 @@ import (
 
 // destination is where images go to and come from during one command.
 type destination struct {
-	client *registry.Client
-	prefix string // HOST[:PORT][/PATH]; empty: the name says it itself
+	client   *registry.Client
+	prefix   string // HOST[:PORT][/PATH]; empty: the name says it itself
+	insecure bool   // no TLS that can be verified is asked for
 	// embeddedAt is the address of the embedded registry, once it is needed.
 	embeddedAt func() (string, error)
 	close      func() error
@@ -28,7 +29,10 @@ type destination struct {
 // openRegistry prepares the registry that images are pushed to and pulled
 // from. The embedded one is opened when the first image goes there.
 func (p *Pipeline) openRegistry(ctx context.Context) *destination {
-	d := &destination{client: registry.New(registry.Options{}), prefix: p.prefix(), close: func() error { return nil }}
+	d := &destination{
+		client: registry.New(registry.Options{Insecure: p.Insecure}),
+		prefix: p.prefix(), insecure: p.Insecure, close: func() error { return nil },
+	}
 	address := ""
 	d.embeddedAt = func() (string, error) {
 		if address != "" {
@@ -176,7 +180,7 @@ func (p *Pipeline) push(ctx context.Context, d *destination, services []string) 
 			return nil, err
 		}
 		p.notify(Event{Subject: b.service.Name, Text: pushedText(done)})
-		out = append(out, pinned(b.service.Name, d.name(b.image.Name, to), b.image.Digest))
+		out = append(out, d.pinned(b.service.Name, d.name(b.image.Name, to), b.image.Digest))
 	}
 	return out, nil
 }
@@ -188,6 +192,12 @@ func (d *destination) name(own, at oci.Reference) oci.Reference {
 		return own
 	}
 	return at
+}
+
+func (d *destination) pinned(service string, ref oci.Reference, digest oci.Digest) Image {
+	i := pinned(service, ref, digest)
+	i.Insecure = d.insecure
+	return i
 }
 
 func pushedText(d registry.Pushed) string {
@@ -258,5 +268,5 @@ func (d *destination) resolve(ctx context.Context, s config.Service) (Image, err
 	if err != nil {
 		return Image{}, err
 	}
-	return pinned(s.Name, d.name(s.Image, at), found.Digest), nil
+	return d.pinned(s.Name, d.name(s.Image, at), found.Digest), nil
 }
