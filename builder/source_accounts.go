@@ -39,6 +39,7 @@ func (a *Accounts) validate() error {
 	if len(a.Users)+len(a.Groups) == 0 {
 		return errors.New("accounts: names no user and no group")
 	}
+	users, groups := map[string]bool{"root": true, "nobody": true}, map[string]bool{"root": true, "nogroup": true}
 	for _, u := range a.Users {
 		switch {
 		case !accountName.MatchString(u.Name):
@@ -47,11 +48,28 @@ func (a *Accounts) validate() error {
 			return fmt.Errorf("accounts: user %s: uid %d is not above 0", u.Name, u.UID)
 		case strings.ContainsAny(u.Home+u.Shell, ":\n"):
 			return fmt.Errorf("accounts: user %s: home or shell holds a colon or a line break", u.Name)
+		case u.GID < 0:
+			return fmt.Errorf("accounts: user %s: gid %d is below 0", u.Name, u.GID)
+		case users[u.Name]:
+			return fmt.Errorf("accounts: user %s: there is one already", u.Name)
+		}
+		users[u.Name] = true
+		if u.GID == 0 {
+			groups[u.Name] = true
 		}
 	}
 	for _, g := range a.Groups {
 		if !accountName.MatchString(g.Name) || g.GID <= 0 {
 			return fmt.Errorf("accounts: group %q with gid %d: wants a name and a gid above 0", g.Name, g.GID)
+		}
+		if groups[g.Name] {
+			return fmt.Errorf("accounts: group %s: there is one already", g.Name)
+		}
+		groups[g.Name] = true
+		for _, m := range g.Members {
+			if !accountName.MatchString(m) {
+				return fmt.Errorf("accounts: group %s: %q is not a user's name", g.Name, m)
+			}
 		}
 	}
 	return nil

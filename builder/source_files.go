@@ -36,6 +36,23 @@ type FileEntry struct {
 	Mode  string `yaml:"mode"`  // octal; default 0644, 0755 where the owner may execute, folders 0755
 }
 
+// FilesError says that what a recipe's files entry names is not there, or may not
+// be taken. It is an ErrRecipe.
+type FilesError struct {
+	Recipe string // path of the recipe
+	Err    error
+}
+
+func (e *FilesError) Error() string { return fmt.Sprintf("%v %s: %v", ErrRecipe, e.Recipe, e.Err) }
+
+// Unwrap gives ErrRecipe and the cause.
+func (e *FilesError) Unwrap() []error { return []error{ErrRecipe, e.Err} }
+
+// Hint tells where files may be.
+func (e *FilesError) Hint() string {
+	return "paths are relative to " + filepath.Dir(e.Recipe) + ", and may not lead out of the project"
+}
+
 func validateEntries(entries []FileEntry) error {
 	for i, e := range entries {
 		if err := e.validate(); err != nil {
@@ -61,6 +78,11 @@ func (e FileEntry) validate() error {
 		return fmt.Errorf("link %s: wants target", e.Link)
 	case e.From != "" && !doublestar.ValidatePattern(filepath.ToSlash(e.From)):
 		return fmt.Errorf("from %s: not a valid glob", e.From)
+	}
+	for _, x := range e.Exclude {
+		if !doublestar.ValidatePattern(x) {
+			return fmt.Errorf("exclude %s: not a valid glob", x)
+		}
 	}
 	if _, _, err := e.owner(); err != nil {
 		return err
@@ -185,13 +207,13 @@ func (e FileEntry) walk(root, pattern, tree string) ([]layer.File, error) {
 		}
 		rel = filepath.ToSlash(rel)
 		for _, x := range e.Exclude {
-			if ok, err := doublestar.Match(x, rel); err != nil {
-				return fmt.Errorf("exclude %s: %w", x, err)
-			} else if ok && d.IsDir() {
-				return fs.SkipDir
-			} else if ok {
-				return nil
+			if !doublestar.MatchUnvalidated(x, rel) {
+				continue
 			}
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
 		}
 		if ok := pattern == "" || doublestar.MatchUnvalidated(pattern, rel); !ok {
 			return nil

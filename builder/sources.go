@@ -46,6 +46,9 @@ func (b *Builder) source(ctx context.Context, r *Recipe, s LayerSpec, tree, work
 		return []layer.Layer{l}, err
 	case s.Files != nil:
 		files, err := collect(s.Files, r.Dir(), tree)
+		if err != nil {
+			err = &FilesError{Recipe: r.Path(), Err: err}
+		}
 		return []layer.Layer{{Name: "files", CreatedBy: "bareboat files " + entryNames(s.Files), Files: files}}, err
 	case s.Accounts != nil:
 		return []layer.Layer{s.Accounts.layer()}, nil
