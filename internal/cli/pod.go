@@ -82,7 +82,9 @@ func (a *app) logs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = p.Logs(c.Context(), args, opts, a.output(len(args) == 1))
+			out, flush := a.output(len(args) == 1)
+			err = p.Logs(c.Context(), args, opts, out)
+			flush()
 			if opts.Follow && c.Context().Err() != nil {
 				return nil // Ctrl-C is how one ends following
 			}
@@ -114,13 +116,25 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 }
 
 // output writes each service's lines behind its name, unless there is but one.
-func (a *app) output(plain bool) pipeline.Output {
+// What a program printed last may not end a line: flush writes that.
+func (a *app) output(plain bool) (out pipeline.Output, flush func()) {
 	var mu sync.Mutex
-	return func(service string) (io.Writer, io.Writer) {
+	var all []*prefixed
+	out = func(service string) (io.Writer, io.Writer) {
 		if plain {
 			return a.stdout, a.stderr
 		}
-		return &prefixed{mu: &mu, w: a.stdout, prefix: service + " | "}, &prefixed{mu: &mu, w: a.stderr, prefix: service + " | "}
+		stdout := &prefixed{mu: &mu, w: a.stdout, prefix: service + " | "}
+		stderr := &prefixed{mu: &mu, w: a.stderr, prefix: service + " | "}
+		all = append(all, stdout, stderr)
+		return stdout, stderr
+	}
+	return out, func() {
+		for _, p := range all {
+			if len(p.rest) > 0 {
+				_, _ = p.Write([]byte("\n")) // nobody is left to be told
+			}
+		}
 	}
 }
 
