@@ -115,17 +115,23 @@ func syncDir(dir string) error {
 const (
 	askTimeout = 2 * time.Second
 	askAgain   = 20 * time.Millisecond
+	// overlap is how long at least the answers in a row go on. nginx lets its old
+	// workers take connections for 100 ms after the new ones have begun
+	// (ngx_master_process_cycle), and the new ones may get all that are ours.
+	overlap = 400 * time.Millisecond
 )
 
 // WaitRelease returns when count answers in a row, each on a connection of its
-// own, came from the given release: a reload takes effect some time after it was
-// asked for, worker by worker. The address is HOST:PORT. It ends with its
-// context, and says then who answered last.
+// own and spread over a time in which old workers stop, came from the given
+// release: a reload takes effect some time after it was asked for, worker by
+// worker. The address is HOST:PORT. It ends with its context, and says then who
+// answered last.
 func WaitRelease(ctx context.Context, address, release string, count int) error {
 	client := http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	last := errors.New("nobody was asked")
-	for row := 0; row < count; {
+	for row := 0; ; {
 		got, err := ask(ctx, &client, address)
+		pause := askAgain
 		switch {
 		case err != nil:
 			row = 0
@@ -135,16 +141,17 @@ func WaitRelease(ctx context.Context, address, release string, count int) error 
 		case got != release:
 			row, last = 0, fmt.Errorf("release %q answers", got)
 		default:
-			row++
-			continue
+			if row++; row >= count {
+				return nil
+			}
+			pause = overlap / time.Duration(count-1)
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for release %s at the edge: %w: %w", release, ctx.Err(), last)
-		case <-time.After(askAgain):
+		case <-time.After(pause):
 		}
 	}
-	return nil
 }
 
 // ask gives the release that answers.

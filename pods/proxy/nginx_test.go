@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -290,6 +293,46 @@ func TestFolderIsOpenToNginxWhateverTheUmask(t *testing.T) {
 			t.Errorf("%s: %v, %v", path, info.Mode(), err)
 		}
 	}
+}
+
+// Once a release answers nobody is led to the one before it, which ends then.
+func TestNobodyIsLedToTheReleaseBefore(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	listen := func() *httptest.Server {
+		return httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	}
+	config := func(release int, s *httptest.Server) proxy.Config {
+		at := map[string]string{"web": s.Listener.Addr().String()}
+		return e.config(strconv.Itoa(release), at, proxy.Site{Service: "web"})
+	}
+	serving := listen()
+	e.start(t, config(1, serving))
+	ctx, stop := context.WithCancel(t.Context())
+	var people sync.WaitGroup
+	for range 4 {
+		people.Go(func() {
+			for ctx.Err() == nil {
+				if code := get(t, e, "/", nil).StatusCode; code != http.StatusOK {
+					t.Errorf("the edge answers %d", code)
+					return
+				}
+			}
+		})
+	}
+	for release := 2; release < 8 && !t.Failed(); release++ {
+		next := listen()
+		if err := e.Write(config(release, next)); err != nil {
+			t.Fatal(err)
+		}
+		e.reload(t)
+		e.wait(t, strconv.Itoa(release))
+		serving.Close() // when what it has begun is answered
+		serving = next
+	}
+	stop()
+	people.Wait()
+	serving.Close()
 }
 
 func TestWaitReleaseSaysWhoAnswers(t *testing.T) {
