@@ -33,6 +33,9 @@ func TestDecode(t *testing.T) {
 		{"fill before nothing", `{"t":"fill","room":"lobby"}`, protocol.ErrFrame},
 		{"nick", `{"t":"nick","nick":"Bob"}`, nil},
 		{"of a later version", `{"t":"react","emoji":"+1"}`, nil},
+		{"of a later version, with a field of another type", `{"t":"react","room":5,"text":["+1"]}`, nil},
+		{"of a later version, cut", `{"t":"react","room":5`, protocol.ErrFrame},
+		{"a type that is no text", `{"t":5}`, protocol.ErrFrame},
 		{"without a type", `{"v":1}`, protocol.ErrFrame},
 		{"an array", `[1]`, protocol.ErrFrame},
 		{"a wrong type", `{"t":"send","text":5}`, protocol.ErrFrame},
@@ -84,7 +87,7 @@ func FuzzDecode(f *testing.F) {
 		`{"t":"hello","v":1,"nick":"Ann","store":"s","cursors":{"lobby":41,"new":null}}`,
 		`{"t":"send","cid":"c1","room":"lobby","text":"hi"}`,
 		`{"t":"fill","room":"lobby","before":5,"limit":2}`,
-		`{"t":"nick","nick":"\u202e"}`, `{"t":"ping"}`, `{"T":"send"}`, `null`, `{"t":"x","cursors":{"":-9223372036854775808}}`,
+		`{"t":"nick","nick":"\u202e"}`, `{"t":"ping"}`, `{"T":"send"}`, `null`, `{"room":5,"t":"x"}`, `{"t":"x","cursors":{}}`, `{"t":"x","cursors":{"":-9223372036854775808}}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -95,6 +98,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		if !utf8.ValidString(frame.Text) || !utf8.ValidString(frame.Nick) || utf8.RuneCountInString(frame.Nick) > protocol.MaxNick && (frame.T == "hello" || frame.T == "nick") {
 			t.Fatalf("accepted %+v", frame)
+		}
+		if len(frame.Cursors) == 0 {
+			frame.Cursors = nil // to name no room is to have none
 		}
 		again, err2 := json.Marshal(frame)
 		if err2 != nil {
