@@ -53,6 +53,37 @@ func TestHistoryAfterFailure(t *testing.T) {
 	p.awaitText("number 1")
 }
 
+// TestHistoryIsNotReadOut looks at what a screen reader is told of a room's
+// history, and of what is said after.
+func TestHistoryIsNotReadOut(t *testing.T) {
+	p, connections := play(t, startBrowser(t))
+	c := <-connections
+	defer c.Close()
+	greet(t, c)
+	p.await("the page", `() => document.querySelector("#messages") !== null`)
+	p.eval(`() => {
+		window.told = [];
+		const log = document.querySelector("#log");
+		new MutationObserver((changes) => {
+			for (const node of changes.flatMap((change) => [...change.addedNodes])) {
+				window.told.push(node.querySelector(".text").textContent + (log.ariaBusy === "true" ? " quietly" : " aloud"));
+			}
+		}).observe(document.querySelector("#messages"), { childList: true });
+	}`)
+	messages := []protocol.Message{
+		{Seq: 1, At: 1, User: "u", Nick: "U", CID: "1", Text: "number 1"},
+		{Seq: 2, At: 2, User: "u", Nick: "U", CID: "2", Text: "number 2"},
+	}
+	must(t, c.Conn.WriteJSON(protocol.NewJoined("a", 0, 2)))
+	must(t, c.Conn.WriteJSON(protocol.NewFill("a", 0, messages, false)))
+	p.await("the history to be there", `() => window.told.length === 2 && document.querySelector("#log").ariaBusy !== "true"`)
+	say(t, c, 3)
+	p.awaitText("number 3")
+	if told := p.eval(`() => window.told.join()`); told != "number 1 quietly,number 2 quietly,number 3 aloud" {
+		t.Errorf("told %s", told)
+	}
+}
+
 // TestAckOfOldMessage lets a page find a message in its outbox that was stored
 // long ago, and hear so before it hears where the room's messages begin.
 func TestAckOfOldMessage(t *testing.T) {

@@ -34,7 +34,7 @@ const frames = {
     sendAll();
   },
   joined(frame) {
-    timeline.joined(frame.from);
+    timeline.joined(frame.from, frame.head);
     timeline.askAgain();
   },
   fill(frame) {

@@ -45,6 +45,7 @@ export class Timeline {
   cursor = null; // the number up to which we have all since the first
   #named = null; // the cursor in the last hello
   #first = null; // the number before which older ones may be
+  #history = 0; // the number up to which all was said before we came
 
   // ask(before) asks the server for older messages.
   constructor(room, ask) {
@@ -63,7 +64,7 @@ export class Timeline {
 
   // The server begins to send what follows from. When that is not what the
   // hello named, what we show is of another past.
-  joined(from) {
+  joined(from, head) {
     if (this.cursor !== null && this.#named === from) return;
     for (const node of [...this.#pending.children]) {
       if (Number(node.dataset.seq) <= from) node.remove(); // it is history, and does not come now
@@ -71,6 +72,7 @@ export class Timeline {
     this.#messages.replaceChildren();
     this.cursor = from;
     this.#first = from + 1;
+    this.#history = head;
     this.#showBeginning();
   }
 
@@ -85,6 +87,7 @@ export class Timeline {
   // are missing.
   append(messages) {
     const fresh = messages.filter((m) => m.seq > this.cursor);
+    if (fresh.length > 0 && fresh[0].seq <= this.#history) this.#quiet();
     for (const message of fresh) {
       if (message.seq !== this.cursor + 1) return false;
       this.cursor = message.seq;
@@ -115,11 +118,10 @@ export class Timeline {
     if (messages.length > 0) this.#first = messages[0].seq;
     const last = this.#messages.firstElementChild;
     const height = this.#log.scrollHeight;
-    this.#log.setAttribute("aria-busy", "true"); // history is not news
+    this.#quiet();
     if (last && older.lastElementChild) this.#dress(last, older.lastElementChild);
     this.#messages.prepend(older);
     this.#log.scrollTop += this.#log.scrollHeight - height;
-    requestAnimationFrame(() => this.#log.removeAttribute("aria-busy"));
     this.#showBeginning();
     this.#fillUp();
   }
@@ -175,6 +177,12 @@ export class Timeline {
     this.#unseen = 0;
     this.#log.scrollTop = this.#log.scrollHeight;
     this.#showUnseen();
+  }
+
+  // What is added now is not read out: history is not news.
+  #quiet() {
+    this.#log.setAttribute("aria-busy", "true");
+    requestAnimationFrame(() => this.#log.removeAttribute("aria-busy"));
   }
 
   #waiting(cid) {
