@@ -3,6 +3,7 @@ package release
 import (
 	"cmp"
 	"context"
+	"hash/fnv"
 	"net"
 	"slices"
 	"strconv"
@@ -116,16 +117,21 @@ func (a Actual) last(project string) int {
 const (
 	firstLease = 20000
 	lastLease  = 29999
+	numLeases  = lastLease - firstLease + 1
 )
 
-// leases hands out ports of the loopback that nobody has.
+// leases hands out ports of the loopback that nobody has. Each project begins at
+// another, since two may be released at once and see the same ports free.
 type leases struct {
 	taken  map[string]bool
 	listen func(string, uint16) error
+	first  uint32 // counted from firstLease
 }
 
-func (a Actual) leases() *leases {
-	l := &leases{taken: map[string]bool{}, listen: a.Listen}
+func (a Actual) leases(project string) *leases {
+	sum := fnv.New32a()
+	sum.Write([]byte(project)) // a hash never fails
+	l := &leases{taken: map[string]bool{}, listen: a.Listen, first: sum.Sum32() % numLeases}
 	for _, p := range a.Pods {
 		l.taken[p.Labels[pods.LabelUp]] = true
 	}
@@ -133,7 +139,8 @@ func (a Actual) leases() *leases {
 }
 
 func (l *leases) next() (uint16, bool) {
-	for port := uint16(firstLease); port <= lastLease; port++ {
+	for i := range uint32(numLeases) {
+		port := uint16(firstLease + (l.first+i)%numLeases)
 		at := loopback + ":" + strconv.Itoa(int(port))
 		if l.taken[at] || l.listen != nil && l.listen(loopback, port) != nil {
 			continue

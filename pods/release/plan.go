@@ -85,7 +85,7 @@ func (p Plan) String() string {
 // NewPlan compares what should run with what runs. It is the same for the same
 // input.
 func NewPlan(d Desired, a Actual) (Plan, error) {
-	p := planner{desired: d, actual: a, number: a.last(d.Project) + 1, leases: a.leases()}
+	p := planner{desired: d, actual: a, number: a.last(d.Project) + 1, leases: a.leases(d.Project)}
 	p.pods = a.of(d.Project)
 	if err := p.needs(); err != nil {
 		return Plan{}, err

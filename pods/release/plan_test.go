@@ -46,7 +46,7 @@ start shop-worker-r1
 wait for shop-worker-r1
 start shop-once-r1
 wait for shop-once-r1
-tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20000, release 1
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 1
 start shop-edge-r1
 wait for shop-edge-r1
 switch to release 1
@@ -75,7 +75,7 @@ switch to release 1
 		want: `
 start shop-chat-r2
 wait for shop-chat-r2
-tell the edge: chat is at unix:/sockets/2.sock, api is at 127.0.0.1:20000, release 2
+tell the edge: chat is at unix:/sockets/2.sock, api is at 127.0.0.1:22857, release 2
 switch to release 2
 stop and remove shop-chat-r1
 `,
@@ -87,7 +87,7 @@ stop and remove shop-chat-r1
 pull 127.0.0.1:5000/shop/api` + digest("1") + `
 start shop-api-r2
 wait for shop-api-r2
-tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20001, release 2
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22858, release 2
 switch to release 2
 stop and remove shop-api-r1
 `,
@@ -116,7 +116,7 @@ stop and remove shop-once-r1
 		release: 2, serving: 1,
 		want: `
 stop shop-edge-r1
-tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20000, release 2
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 2
 start shop-edge-r2
 wait for shop-edge-r2
 switch to release 2
@@ -127,7 +127,7 @@ stop and remove shop-edge-r1
 		prepare: func(_ *world, d *release.Desired) { d.Services[0].Backend.Hosts = []string{"chat.example"} },
 		release: 2, serving: 1,
 		want: `
-tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20000, release 2
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 2
 switch to release 2
 `,
 	}, {
@@ -135,7 +135,7 @@ switch to release 2
 		prepare: func(_ *world, d *release.Desired) { d.Services[4].Edge.Port = 9090 },
 		release: 2, serving: 1,
 		want: `
-tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20000, release 2
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 2
 switch to release 2
 `,
 	}, {
@@ -154,7 +154,7 @@ stop and remove shop-api-r1
 		want: `
 start shop-chat-r2
 wait for shop-chat-r2
-tell the edge: chat is at unix:/sockets/2.sock, api is at 127.0.0.1:20000, release 2
+tell the edge: chat is at unix:/sockets/2.sock, api is at 127.0.0.1:22857, release 2
 switch to release 2
 stop and remove shop-chat-r1
 `,
@@ -166,7 +166,7 @@ stop and remove shop-chat-r1
 wait for shop-chat-r1
 wait for shop-api-r1
 stop shop-edge-r1
-tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20000, release 2
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 2
 start shop-edge-r2
 wait for shop-edge-r2
 switch to release 2
@@ -177,7 +177,7 @@ stop and remove shop-edge-r1
 		prepare: func(w *world, _ *release.Desired) {
 			*w = *newWorld()
 			w.pods["x"] = &madePod{pod: pods.Pod{Name: "x", Labels: map[string]string{
-				pods.LabelProject: "other", pods.LabelService: "x", pods.LabelRelease: "7", pods.LabelUp: "127.0.0.1:20000"}}}
+				pods.LabelProject: "other", pods.LabelService: "x", pods.LabelRelease: "7", pods.LabelUp: "127.0.0.1:22857"}}}
 			w.volumes["shop_run"], w.networks["shop_default"] = pods.Volume{Name: "shop_run"}, pods.NetworkState{Name: "shop_default"}
 		},
 		release: 1,
@@ -191,7 +191,7 @@ start shop-worker-r1
 wait for shop-worker-r1
 start shop-once-r1
 wait for shop-once-r1
-tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:20001, release 1
+tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22858, release 1
 start shop-edge-r1
 wait for shop-edge-r1
 switch to release 1
@@ -217,6 +217,26 @@ func TestPlanNeedsDigests(t *testing.T) {
 	_, err := release.NewPlan(d, release.Actual{})
 	if want := "plan service chat: image localhost/shop/chat:latest is not pinned by a digest"; err == nil || err.Error() != want {
 		t.Errorf("NewPlan = %v, want %s", err, want)
+	}
+}
+
+// Projects that are planned at once, of which neither sees the other's pods yet,
+// do not get the same port.
+func TestPlanLeasesByProject(t *testing.T) {
+	seen := map[string]string{}
+	for _, name := range []string{"shop", "shop2", "blog", "a", "b"} {
+		d := project(nil)
+		d.Project = name
+		plan, err := release.NewPlan(d, release.Actual{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, at, _ := strings.Cut(plan.String(), "api is at ")
+		at, _, _ = strings.Cut(at, ",")
+		if other, taken := seen[at]; taken || at == "" {
+			t.Errorf("%s gets %s, as does %s", name, at, other)
+		}
+		seen[at] = name
 	}
 }
 
@@ -327,7 +347,7 @@ func TestStamp(t *testing.T) {
 		{"image", chat.Containers[0].Image, "localhost/shop/chat" + digest("1")},
 		{"pulled image", api.Containers[0].Image, "127.0.0.1:5000/shop/api" + digest("1")},
 		{"image label", api.Labels[pods.LabelImage], "localhost/shop/api" + digest("1")},
-		{"upstream label", api.Labels[pods.LabelUp], "127.0.0.1:20000"},
+		{"upstream label", api.Labels[pods.LabelUp], "127.0.0.1:22857"},
 		{"container's label", chat.Containers[0].Labels[pods.LabelService], "chat"},
 		{"volume's label", w.volumes["shop_run"].Labels[pods.LabelProject], "shop"},
 	} {
@@ -335,7 +355,7 @@ func TestStamp(t *testing.T) {
 			t.Errorf("%s is %q, want %q", c.what, c.got, c.want)
 		}
 	}
-	if want := (pods.Port{HostIP: "127.0.0.1", Host: 20000, Container: 9000}); len(api.Ports) != 1 || api.Ports[0] != want {
+	if want := (pods.Port{HostIP: "127.0.0.1", Host: 22857, Container: 9000}); len(api.Ports) != 1 || api.Ports[0] != want {
 		t.Errorf("ports are %v, want %v", api.Ports, want)
 	}
 	if e := project(nil).Services[0].Pod.Containers[0].Env; len(e) != 1 {
