@@ -311,16 +311,23 @@ func greet(t *testing.T, c *chattest.Client) *int64 {
 	return cursor
 }
 
-// heard reads what the page says next, which must be of that type.
+// heard reads what the page says next, which must be of that type. A ping may
+// come at any time, and is answered.
 func heard(t *testing.T, c *chattest.Client, kind string) protocol.Frame {
 	t.Helper()
-	var f protocol.Frame
 	must(t, c.Conn.SetReadDeadline(time.Now().Add(patience)))
-	must(t, c.Conn.ReadJSON(&f))
-	if f.T != kind {
-		t.Fatalf("the page said %+v instead of a %s", f, kind)
+	for {
+		var f protocol.Frame
+		must(t, c.Conn.ReadJSON(&f))
+		switch f.T {
+		case kind:
+			return f
+		case "ping":
+			must(t, c.Conn.WriteJSON(protocol.NewPong()))
+		default:
+			t.Fatalf("the page said %+v instead of a %s", f, kind)
+		}
 	}
-	return f
 }
 
 // welcome greets the page and says that nothing is missing. It gives the
