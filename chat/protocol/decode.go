@@ -138,8 +138,8 @@ func validCID(cid string) bool {
 // none that turn the direction of the text, single spaces, at most MaxNick
 // characters. Nothing may be left.
 func CleanNick(nick string) string {
+	const joiner = '\u200d' // holds emoji together, and is nothing at an end
 	nick = strings.Map(func(r rune) rune {
-		const joiner = '\u200d' // holds emoji together
 		if unicode.IsSpace(r) {
 			return ' '
 		}
@@ -149,5 +149,5 @@ func CleanNick(nick string) string {
 		return r
 	}, nick)
 	runes := []rune(strings.Join(strings.Fields(nick), " "))
-	return strings.TrimSpace(string(runes[:min(len(runes), MaxNick)]))
+	return strings.Trim(string(runes[:min(len(runes), MaxNick)]), " "+string(joiner))
 }

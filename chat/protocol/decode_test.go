@@ -73,7 +73,7 @@ func TestValidRoom(t *testing.T) {
 
 func TestCleanNick(t *testing.T) {
 	for given, want := range map[string]string{
-		"  Ann \t Lee\n": "Ann Lee", "\u202eevil\u2066": "evil", "👩\u200d🚀": "👩\u200d🚀", "\x00\x07": "", "Zoë": "Zoë",
+		"  Ann \t Lee\n": "Ann Lee", "\u202eevil\u2066": "evil", "👩\u200d🚀": "👩\u200d🚀", "\x00\x07": "", "\u200d": "", "Al\u200d \u200d": "Al", "Zoë": "Zoë",
 		strings.Repeat("é", 40): strings.Repeat("é", 32),
 	} {
 		if got := protocol.CleanNick(given); got != want {
