@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -110,6 +111,36 @@ func TestExample(t *testing.T) {
 	e.hasPods("hello-r2", "proxy-r1")
 
 	e.stopStartExec()
+}
+
+// Requests that are under way when a release takes over are finished by the one
+// before it.
+func TestExampleFinishesItsRequests(t *testing.T) {
+	e := newExample(t)
+	e.change("_ *http.Request) {", "r *http.Request) {\n\t\tif r.URL.Path == \"/slow\" {\n\t\t\ttime.Sleep(2 * time.Second)\n\t\t}")
+	e.run("up")
+	ctx, stop := context.WithCancel(t.Context())
+	var people sync.WaitGroup
+	for range 4 {
+		people.Go(func() {
+			for ctx.Err() == nil {
+				resp, err := http.Get(e.url("/slow"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusOK {
+					t.Error(resp.Status)
+				}
+			}
+		})
+	}
+	e.change(`"Ahoy"`, `"Hello"`)
+	e.run("up")
+	stop()
+	people.Wait()
+	e.says("Hello from release 2")
 }
 
 // The edge's port is taken: said before anything is made.

@@ -25,7 +25,9 @@ func main() {
 	server := &http.Server{Addr: address(), Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	finished := make(chan struct{})
 	go func() {
+		defer close(finished)
 		<-ctx.Done()
 		// Requests under way are finished; that is half of a release that
 		// nobody notices.
@@ -35,6 +37,7 @@ func main() {
 	if err := server.ListenAndServe(); err != http.ErrServerClosed {
 		log.Fatal(err)
 	}
+	<-finished // the server takes no more requests, but goes on with those that it has
 }
 
 func address() string {
