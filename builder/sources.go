@@ -30,7 +30,7 @@ func (b *Builder) layers(ctx context.Context, r *Recipe, tree, work string, tell
 	}
 	var out []layer.Layer
 	for i, spec := range r.Layers {
-		got, err := b.source(ctx, r, spec, tree, fmt.Sprintf("%s/%d", work, i), packages)
+		got, err := b.source(ctx, r, spec, tree, fmt.Sprintf("%s/%d", work, i), packages, tell)
 		if err != nil {
 			return nil, err
 		}
@@ -39,9 +39,10 @@ func (b *Builder) layers(ctx context.Context, r *Recipe, tree, work string, tell
 	return out, nil
 }
 
-func (b *Builder) source(ctx context.Context, r *Recipe, s LayerSpec, tree, work string, packages *packages) ([]layer.Layer, error) {
+func (b *Builder) source(ctx context.Context, r *Recipe, s LayerSpec, tree, work string, packages *packages, tell teller) ([]layer.Layer, error) {
 	switch {
 	case s.Go != nil:
+		tell("compile", "%s", s.Go.Package)
 		l, err := s.Go.compile(ctx, r.Dir(), b.platform(), work)
 		return []layer.Layer{l}, err
 	case s.Files != nil:

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/user"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -73,6 +76,7 @@ func (b *Builder) inStore(ctx context.Context, op string, request, result any) e
 		return err
 	}
 	cmd := reexec.CommandContext(ctx, storeProcess)
+	cmd.Env = append(os.Environ(), b.driver(ctx)...)
 	cmd.Stdin = bytes.NewReader(call)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -93,6 +97,36 @@ func (b *Builder) inStore(ctx context.Context, op string, request, result any) e
 		return &storeError{Text: answer.Err}
 	}
 	return json.Unmarshal(answer.Result, result)
+}
+
+// driver names the storage driver that Podman uses for the user's own store,
+// where no file says which: on a new store Podman and this library, of other
+// versions, may choose differently, and would then not see each other's images.
+func (b *Builder) driver(ctx context.Context) []string {
+	const variable = "STORAGE_DRIVER"
+	if b.Root != "" || os.Getenv(variable) != "" || configured() {
+		return nil
+	}
+	out, err := exec.CommandContext(ctx, "podman", "info", "--format", "{{.Store.GraphDriverName}}").Output()
+	name := strings.TrimSpace(string(out))
+	if err != nil || name == "" {
+		return nil // without Podman there is nobody to agree with
+	}
+	return []string{variable + "=" + name}
+}
+
+// configured tells whether a storage.conf says how the store is kept.
+func configured() bool {
+	conf, err := os.UserConfigDir()
+	for _, path := range []string{
+		os.Getenv("CONTAINERS_STORAGE_CONF"), filepath.Join(conf, "containers", "storage.conf"),
+		"/etc/containers/storage.conf", "/usr/share/containers/storage.conf",
+	} {
+		if _, statErr := os.Stat(path); err == nil && path != "" && statErr == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // checkSubIDs says plainly what newuidmap would say in riddles.
