@@ -39,15 +39,19 @@ func (p *puller) Pull(ctx context.Context, ref string, insecure bool, progress i
 	if id, ok, err := p.ImageID(ctx, ref); ok || err != nil {
 		return id, err
 	}
-	address, err := p.from.embeddedAt()
-	if err != nil {
-		return "", err
-	}
-	at, err := tagged.At(address)
-	if err != nil {
-		return "", err
-	}
-	id, err := p.Podman.Pull(ctx, at.String(), true, progress)
+	var at oci.Reference
+	var id string
+	err := p.from.steadily(func() error {
+		address, err := p.from.embeddedAt()
+		if err != nil {
+			return err
+		}
+		if at, err = tagged.At(address); err != nil {
+			return err
+		}
+		id, err = p.Podman.Pull(ctx, at.String(), true, progress)
+		return err
+	})
 	if err != nil {
 		return "", err
 	}

@@ -23,7 +23,10 @@ type destination struct {
 	insecure bool   // no TLS that can be verified is asked for
 	// embeddedAt is the address of the embedded registry, once it is needed.
 	embeddedAt func() (string, error)
-	close      func() error
+	// ended tells that embeddedAt gave the registry of another command, which
+	// has ended meanwhile; then embeddedAt gives another one.
+	ended func() bool
+	close func() error
 }
 
 // openRegistry prepares the registry that images are pushed to and pulled
@@ -33,7 +36,7 @@ func (p *Pipeline) openRegistry(ctx context.Context) *destination {
 		client: registry.New(registry.Options{Insecure: p.Insecure}),
 		prefix: p.prefix(), insecure: p.Insecure, close: func() error { return nil },
 	}
-	address := ""
+	address, guest := "", false
 	d.embeddedAt = func() (string, error) {
 		if address != "" {
 			return address, nil
@@ -42,10 +45,40 @@ func (p *Pipeline) openRegistry(ctx context.Context) *destination {
 		if err != nil {
 			return "", err
 		}
-		address, d.close = at, stop
+		address, guest = at, stop == nil
+		if !guest {
+			d.close = stop
+		}
 		return address, nil
 	}
+	d.ended = func() bool {
+		if !guest || ctx.Err() != nil || answers(ctx, address) {
+			return false
+		}
+		address, guest = "", false
+		return true
+	}
 	return d
+}
+
+// moves is how often the embedded registry may end that another command lent.
+const moves = 10
+
+// steadily calls do, and calls it again where it failed because the embedded
+// registry was another command's that has ended.
+func (d *destination) steadily(do func() error) error {
+	for range moves {
+		if err := do(); err == nil || !d.ended() {
+			return err
+		}
+	}
+	return do()
+}
+
+// answers tells whether somebody listens at an address.
+func answers(ctx context.Context, address string) bool {
+	c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+	return err == nil && c.Close() == nil
 }
 
 func (p *Pipeline) prefix() string {
@@ -97,7 +130,7 @@ const ownerPatience = 10 * time.Second
 
 // serveEmbedded runs the embedded registry on a port of the loopback, for the
 // time of this command. Where another process has the store, that one's
-// registry is used.
+// registry is used, and stop is nil.
 func serveEmbedded(ctx context.Context) (address string, stop func() error, err error) {
 	dir, err := RegistryDir()
 	if err != nil {
@@ -106,7 +139,7 @@ func serveEmbedded(ctx context.Context) (address string, stop func() error, err 
 	server, err := openEmbedded(ctx, dir)
 	var locked *embedded.LockedError
 	if errors.As(err, &locked) && locked.Addr != "" {
-		return nearby(locked.Addr), func() error { return nil }, nil
+		return nearby(locked.Addr), nil, nil
 	}
 	if err != nil {
 		return "", nil, err
@@ -145,7 +178,7 @@ func openEmbedded(ctx context.Context, dir string) (*embedded.Server, error) {
 	for {
 		server, err := embedded.Open(dir)
 		var locked *embedded.LockedError
-		if !errors.As(err, &locked) || locked.Addr != "" {
+		if !errors.As(err, &locked) || locked.Addr != "" && answers(ctx, nearby(locked.Addr)) {
 			return server, err
 		}
 		select {
@@ -171,11 +204,15 @@ func (p *Pipeline) push(ctx context.Context, d *destination, services []string) 
 	}
 	var out []Image
 	for _, b := range built {
-		to, err := d.target(b.image.Name)
-		if err != nil {
-			return nil, err
-		}
-		done, err := d.client.Push(ctx, b.image.Layout, b.image.Digest, to, p.transfer(b.service.Name))
+		var to oci.Reference
+		var done registry.Pushed
+		err := d.steadily(func() (err error) {
+			if to, err = d.target(b.image.Name); err != nil {
+				return err
+			}
+			done, err = d.client.Push(ctx, b.image.Layout, b.image.Digest, to, p.transfer(b.service.Name))
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -257,14 +294,16 @@ func (p *Pipeline) PlanPush(services []string) ([]string, error) {
 // resolve gives a service's image as the registry has it now.
 func (d *destination) resolve(ctx context.Context, s config.Service) (Image, error) {
 	at := s.Image
-	if s.Recipe != "" {
-		to, err := d.target(s.Image)
-		if err != nil {
-			return Image{}, err
+	var found oci.Descriptor
+	err := d.steadily(func() (err error) {
+		if s.Recipe != "" {
+			if at, err = d.target(s.Image); err != nil {
+				return err
+			}
 		}
-		at = to
-	}
-	found, err := d.client.Resolve(ctx, at)
+		found, err = d.client.Resolve(ctx, at)
+		return err
+	})
 	if err != nil {
 		return Image{}, err
 	}
