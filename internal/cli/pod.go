@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -297,15 +298,21 @@ func (a *app) inspectService(c *cobra.Command, name string) (shown bool, err err
 }
 
 // confirm asks on the terminal; elsewhere nobody could answer.
-func (a *app) confirm(question string) (bool, error) {
+func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 	if !isTerminalReader(a.stdin) {
 		return false, &usageError{err: errors.New("this removes data, and nobody can be asked: add --yes"), command: "bareboat down"}
 	}
 	fmt.Fprintf(a.stderr, "%s [y/N] ", question)
-	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, err
+	answers := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(a.stdin).ReadString('\n') // what cannot be read is no
+		answers <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case answer := <-answers:
+		return answer == "y" || answer == "yes", nil
+	case <-ctx.Done():
+		fmt.Fprintln(a.stderr)
+		return false, ctx.Err()
 	}
-	answer = strings.ToLower(strings.TrimSpace(answer))
-	return answer == "y" || answer == "yes", nil
 }

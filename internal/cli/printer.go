@@ -58,6 +58,8 @@ func (p *Printer) Event(e pipeline.Event) {
 	case p.width > 0:
 		p.draw(e)
 	case e.Text != "":
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		fmt.Fprintf(p.w, "%s: %s\n", e.Subject, e.Text)
 	}
 }

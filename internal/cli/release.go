@@ -99,7 +99,7 @@ func (a *app) down() *cobra.Command {
 				return a.printLines(p.PlanDown(c.Context(), volumes))
 			}
 			if volumes && !yes {
-				ok, err := a.confirm(fmt.Sprintf("Remove the volumes of %s with all data in them?", p.Project.Name))
+				ok, err := a.confirm(c.Context(), fmt.Sprintf("Remove the volumes of %s with all data in them?", p.Project.Name))
 				if err != nil || !ok {
 					return err
 				}

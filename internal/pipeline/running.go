@@ -122,6 +122,7 @@ func (p *Pipeline) Stop(ctx context.Context, services []string) ([]string, error
 	if err != nil {
 		return nil, err
 	}
+	chosen = slices.Clone(chosen)
 	slices.Reverse(chosen)
 	var stopped []string
 	err = p.withPodman(ctx, func(podman *pods.Podman) error {
