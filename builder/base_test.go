@@ -41,11 +41,11 @@ config: {cmd: [--more]}
 	if err := os.WriteFile(filepath.Join(dir, "image", "image.yaml"), []byte(recipe), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	got := files(t, build(t, b, dir).Image)
+	got := files(t, build(t, b, dir))
 	if got["extra.html"] != "<p>ahoy</p>\n" || got["usr/bin/hello"] == "" {
 		t.Errorf("the image has not both its base and its own file: %d files", len(got))
 	}
-	if _, err := b.Add(t.Context(), build(t, b, dir).Image); err != nil {
+	if _, err := b.Add(t.Context(), build(t, b, dir)); err != nil {
 		t.Fatal(err)
 	}
 	s, err := b.Inspect(t.Context(), "hello")

@@ -18,12 +18,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"bareboat/builder/debian"
 	"bareboat/builder/layer"
@@ -59,32 +61,26 @@ type Builder struct {
 	Notify func(Event)
 }
 
-// Built is a finished image and what there is to know of it.
-type Built struct {
-	oci.Image
-	Recipe *Recipe
-}
-
 // Build makes the image of a recipe and puts it into the user's cache as an
 // OCI image layout. tree is the folder that the recipe's files may not leave,
 // usually the project's. The result depends on recipe, lock, files, toolchain
 // and Epoch alone. An interrupted build leaves nothing that a later one would
 // take for finished.
-func (b *Builder) Build(ctx context.Context, r *Recipe, tree string, name oci.Reference) (*Built, error) {
+func (b *Builder) Build(ctx context.Context, r *Recipe, tree string, name oci.Reference) (oci.Image, error) {
 	cache, err := b.CacheDir()
 	if err != nil {
-		return nil, err
+		return oci.Image{}, err
 	}
 	work, err := b.workDir(cache)
 	if err != nil {
-		return nil, fmt.Errorf("build %s: %w", name, err)
+		return oci.Image{}, fmt.Errorf("build %s: %w", name, err)
 	}
 	defer os.RemoveAll(work)
 	img, err := b.build(ctx, r, tree, name, work)
 	if err != nil {
-		return nil, fmt.Errorf("build %s: %w", name, err)
+		return oci.Image{}, fmt.Errorf("build %s: %w", name, err)
 	}
-	return &Built{Image: img, Recipe: r}, nil
+	return img, nil
 }
 
 func (b *Builder) build(ctx context.Context, r *Recipe, tree string, name oci.Reference, work string) (oci.Image, error) {
@@ -107,7 +103,7 @@ func (b *Builder) build(ctx context.Context, r *Recipe, tree string, name oci.Re
 		if err != nil {
 			return oci.Image{}, fmt.Errorf("layer %s: %w", l.Name, err)
 		}
-		tell("layer "+l.Name, "%s", HumanSize(t.Size))
+		tell("layer "+l.Name, "%s", humanize.Bytes(uint64(t.Size)))
 		req.Layers = append(req.Layers, t)
 	}
 	var done commitResult
@@ -135,16 +131,21 @@ func (b *Builder) workDir(cache string) (string, error) {
 	return os.MkdirTemp(all, "build-")
 }
 
-// keep moves a finished layout to where it is found by its digest. Layouts
-// never change, so one that is there already is the same.
+// keep moves a finished layout to where it is found by its digest. One that is
+// there already should be the same, but a crash of the machine may have spoilt
+// it: the two change places, and the old one goes with the work folder.
 func (b *Builder) keep(layout string, d oci.Digest) (string, error) {
 	cache, err := b.CacheDir()
 	if err != nil {
 		return "", err
 	}
 	dest := filepath.Join(mkdir(cache, "images"), d.Encoded())
-	if err := os.Rename(layout, dest); err != nil && !isThere(dest) {
-		return "", err
+	err = os.Rename(layout, dest)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+		err = unix.Renameat2(unix.AT_FDCWD, layout, unix.AT_FDCWD, dest, unix.RENAME_EXCHANGE)
+	}
+	if err != nil {
+		return "", fmt.Errorf("keep the image: %w", err)
 	}
 	now := time.Now()
 	if err := os.Chtimes(dest, now, now); err != nil {
@@ -171,11 +172,6 @@ func forgetOld(dir string, before time.Time) error {
 		}
 	}
 	return nil
-}
-
-func isThere(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 // tarFile is an assembled layer.
@@ -232,15 +228,4 @@ func mkdir(cache, name string) string {
 	dir := filepath.Join(cache, name)
 	_ = os.Mkdir(dir, 0o700)
 	return dir
-}
-
-// HumanSize is a size in bytes as people read it, in powers of ten.
-func HumanSize(n int64) string {
-	units := []string{"B", "kB", "MB", "GB"}
-	size, i := float64(n), 0
-	for size >= 1000 && i < len(units)-1 {
-		size, i = size/1000, i+1
-	}
-	s := fmt.Sprintf("%.1f", size)
-	return strings.TrimSuffix(s, ".0") + " " + units[i]
 }

@@ -1,6 +1,7 @@
 package builder_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -92,7 +93,7 @@ func removeStore(t *testing.T, dir string) {
 	}
 }
 
-func build(t *testing.T, b *builder.Builder, dir string) *builder.Built {
+func build(t *testing.T, b *builder.Builder, dir string) oci.Image {
 	t.Helper()
 	r, err := builder.LoadRecipe(filepath.Join(dir, "image"))
 	if err != nil {
@@ -158,6 +159,27 @@ func TestBuildGivesAValidImage(t *testing.T) {
 	}
 }
 
+// A layout in the cache that the machine's crash spoilt is not handed on again.
+func TestSpoiltLayoutIsReplaced(t *testing.T) {
+	b, dir := newBuilder(t), project(t, hello)
+	img := build(t, b, dir)
+	blob := filepath.Join(img.Layout, "blobs", "sha256", img.Digest.Encoded())
+	good, err := os.ReadFile(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(blob, make([]byte, len(good)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	again := build(t, b, dir)
+	if got, err := os.ReadFile(blob); err != nil || !bytes.Equal(got, good) || again != img {
+		t.Errorf("the manifest is still spoilt: %q, %v", got, err)
+	}
+	if left, err := os.ReadDir(filepath.Join(b.Cache, "work")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
 // Two stores, two umasks, two folders, and other variables for the go command:
 // one digest.
 func TestOneSourceOneDigest(t *testing.T) {
@@ -185,7 +207,7 @@ func TestOneSourceOneDigest(t *testing.T) {
 func TestStore(t *testing.T) {
 	b := newBuilder(t)
 	img := build(t, b, project(t, hello))
-	id, err := b.Add(t.Context(), img.Image)
+	id, err := b.Add(t.Context(), img)
 	if err != nil {
 		t.Fatal(err)
 	}

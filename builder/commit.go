@@ -73,9 +73,7 @@ func commit(ctx context.Context, store storage.Store, r commitRequest) (commitRe
 		return commitResult{}, fmt.Errorf("start from %s: %w", r.Base, err)
 	}
 	defer func() { _ = b.Delete() }()
-	if err := configure(b, r.Config, r.Platform); err != nil {
-		return commitResult{}, err
-	}
+	configure(b, r.Config, r.Platform)
 	dest, err := layout.NewReference(r.Layout, "")
 	if err != nil {
 		return commitResult{}, err
@@ -139,7 +137,7 @@ func commitOptions(r commitRequest, sys *types.SystemContext) buildah.CommitOpti
 	return opts
 }
 
-func configure(b *buildah.Builder, c Config, p Platform) error {
+func configure(b *buildah.Builder, c Config, p Platform) {
 	b.SetOS(p.OS)
 	b.SetArchitecture(p.Arch)
 	b.UnsetLabel(buildah.BuilderIdentityAnnotation)
@@ -177,7 +175,6 @@ func configure(b *buildah.Builder, c Config, p Platform) error {
 	for _, k := range slices.Sorted(maps.Keys(c.Annotations)) {
 		b.SetAnnotation(k, c.Annotations[k])
 	}
-	return nil
 }
 
 type addRequest struct{ Layout, Name string }

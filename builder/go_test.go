@@ -61,7 +61,7 @@ func TestGoPackageOfAnotherModule(t *testing.T) {
 
 	img := build(t, newBuilder(t), dir)
 
-	if files(t, img.Image)["usr/bin/ahoy"] == "" {
+	if files(t, img)["usr/bin/ahoy"] == "" {
 		t.Error("the image has no usr/bin/ahoy")
 	}
 	if _, err := os.Stat(filepath.Join(own, "bin")); !errors.Is(err, os.ErrNotExist) {

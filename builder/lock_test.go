@@ -105,7 +105,7 @@ func TestLockIsWrittenFollowedAndRenewed(t *testing.T) {
 		t.Fatalf("the lock: %v; told: %s", err, told.text.String())
 	}
 
-	got := files(t, first.Image)
+	got := files(t, first)
 	if bundle := got["etc/ssl/certs/ca-certificates.crt"]; strings.Count(bundle, "BEGIN CERTIFICATE") < 100 {
 		t.Errorf("the bundle has %d bytes", len(bundle))
 	}

@@ -155,7 +155,7 @@ func (s LayerSpec) validate() error {
 	case s.Accounts != nil:
 		return s.Accounts.validate()
 	}
-	request, _ := s.packages()
+	request, _ := s.request()
 	return request.Validate()
 }
 

@@ -47,7 +47,7 @@ func TestStoreIsPodmans(t *testing.T) {
 
 	b := &builder.Builder{Cache: filepath.Join(home, "cache")}
 	img := build(t, b, project(t, hello))
-	id, err := b.Add(t.Context(), img.Image)
+	id, err := b.Add(t.Context(), img)
 	if err != nil {
 		t.Fatal(err)
 	}

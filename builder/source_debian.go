@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"github.com/dustin/go-humanize"
+
 	"bareboat/builder/debian"
 	"bareboat/builder/layer"
 )
@@ -73,7 +75,7 @@ func (b *Builder) openArchive(r *Recipe, p *packages) (err error) {
 	}
 	p.archive = &debian.Archive{Mirrors: b.Mirrors, Cache: mkdir(cache, "debian")}
 	p.archive.Progress = func(what string, size int64) {
-		b.notify(Event{Image: r.Path(), Step: "fetch " + what, Note: HumanSize(size)})
+		b.notify(Event{Image: r.Path(), Step: "fetch " + what, Note: humanize.Bytes(uint64(size))})
 	}
 	if p.arch, err = debian.Architecture(b.platform().Arch); err != nil {
 		return err
@@ -93,7 +95,7 @@ func (r *Recipe) requests() []debian.Request {
 	seen := map[string]bool{}
 	var out []debian.Request
 	for _, l := range r.Layers {
-		request, ok := l.packages()
+		request, ok := l.request()
 		if ok && !seen[request.Hash()] {
 			seen[request.Hash()] = true
 			out = append(out, request)

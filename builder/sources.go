@@ -54,7 +54,7 @@ func (b *Builder) source(ctx context.Context, r *Recipe, s LayerSpec, tree, work
 	case s.Accounts != nil:
 		return []layer.Layer{s.Accounts.layer()}, nil
 	}
-	request, _ := s.packages()
+	request, _ := s.request()
 	if s.Debian != nil {
 		return packages.layers(ctx, request)
 	}
@@ -70,9 +70,9 @@ func entryNames(entries []FileEntry) string {
 	return strings.Join(names, " ")
 }
 
-// packages is what a layer wants of Debian, if anything. Certificates and time
+// request is what a layer wants of Debian, if anything. Certificates and time
 // zones are data that Debian keeps up to date: their packages are taken alone.
-func (s LayerSpec) packages() (debian.Request, bool) {
+func (s LayerSpec) request() (debian.Request, bool) {
 	switch {
 	case s.Debian != nil:
 		return *s.Debian, true

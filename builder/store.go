@@ -42,11 +42,6 @@ func Init() bool {
 // ErrNoSubIDs says that the user has no range of subordinate ids.
 var ErrNoSubIDs = errors.New("no subordinate ids")
 
-// storeError is an error as it comes back from the store's process.
-type storeError struct{ Text string }
-
-func (e *storeError) Error() string { return e.Text }
-
 // storeCall is what the store's process reads from its standard input.
 type storeCall struct {
 	Op            string
@@ -94,7 +89,7 @@ func (b *Builder) inStore(ctx context.Context, op string, request, result any) e
 		return fmt.Errorf("work on the image store: %w: %s", errors.Join(runErr, err), bytes.TrimSpace(stderr.Bytes()))
 	}
 	if answer.Err != "" {
-		return &storeError{Text: answer.Err}
+		return errors.New(answer.Err)
 	}
 	return json.Unmarshal(answer.Result, result)
 }

@@ -55,6 +55,10 @@ func report(w io.Writer, err error) int {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	if errors.Is(err, context.Canceled) {
 		text = "interrupted"
+		var failed *release.FailedError
+		if errors.As(err, &failed) && failed.Serving > 0 && failed.Undo == nil {
+			text += fmt.Sprintf(": release %d of %s still serves", failed.Serving, failed.Project)
+		}
 	}
 	fmt.Fprintln(w, "error:", text)
 	if code == exitUsage && len(hints(err)) == 0 {

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"bareboat/builder"
@@ -119,7 +120,7 @@ func (a *app) images() *cobra.Command {
 			fmt.Fprintln(w, "NAME\tDIGEST\tIMAGE ID\tCREATED\tSIZE")
 			for _, i := range images {
 				for _, name := range namesOf(i) {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, short(i.Digest.Encoded()), short(i.ID), created(i.Created), builder.HumanSize(i.Size))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, short(i.Digest.Encoded()), short(i.ID), created(i.Created), humanize.Bytes(uint64(i.Size)))
 				}
 			}
 			return w.Flush()

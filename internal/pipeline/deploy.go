@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"bareboat/internal/config"
 	"bareboat/pods"
@@ -133,13 +134,21 @@ func (p *Pipeline) stateDir() (string, error) {
 }
 
 // forget removes that folder, the lock in it being held: whoever waits for it
-// makes a new one.
+// makes a new one, which then stays.
 func (p *Pipeline) forget() error {
 	dir, err := p.stateDir()
 	if err != nil {
 		return err
 	}
-	return os.RemoveAll(dir)
+	for _, name := range []string{"edge", "lock"} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
+		return err
+	}
+	return nil
 }
 
 // at calls do with a connection to Podman.

@@ -118,7 +118,7 @@ func (p *Pipeline) Build(ctx context.Context, services []string) ([]Image, error
 	}
 	var out []Image
 	for _, b := range built {
-		if _, err := p.Builder.Add(ctx, b.image.Image); err != nil {
+		if _, err := p.Builder.Add(ctx, b.image); err != nil {
 			return nil, err
 		}
 		out = append(out, pinned(b.service.Name, b.image.Name, b.image.Digest))
@@ -134,7 +134,7 @@ func pinned(service string, ref oci.Reference, d oci.Digest) Image {
 // builtImage is a service and its image in the cache.
 type builtImage struct {
 	service config.Service
-	image   *builder.Built
+	image   oci.Image
 }
 
 // images builds the images of services, into the cache alone.

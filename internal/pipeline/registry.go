@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"bareboat/builder"
+	"github.com/dustin/go-humanize"
+
 	"bareboat/internal/config"
 	"bareboat/internal/oci"
 	"bareboat/registry"
@@ -241,7 +242,7 @@ func pushedText(d registry.Pushed) string {
 	if d.Sent == 0 {
 		return "the registry has it already"
 	}
-	return fmt.Sprintf("pushed %d of %d blobs, %s", d.Sent, d.Sent+d.Skipped, builder.HumanSize(d.BytesSent))
+	return fmt.Sprintf("pushed %d of %d blobs, %s", d.Sent, d.Sent+d.Skipped, humanize.Bytes(uint64(d.BytesSent)))
 }
 
 // transfer sums up the blobs of one image.
