@@ -194,8 +194,9 @@ func code(err error) int {
 	return 0
 }
 
-// awaitStep starts `up` and returns when it tells of a step.
-func (e *example) awaitStep(step string) *exec.Cmd {
+// awaitStep starts `up` and returns when it tells of a step. finish waits for
+// the end and gives the rest of what it tells.
+func (e *example) awaitStep(step string) (up *os.Process, finish func() (string, error)) {
 	e.t.Helper()
 	cmd := e.command(context.Background(), "up")
 	stderr, err := cmd.StderrPipe()
@@ -208,12 +209,17 @@ func (e *example) awaitStep(step string) *exec.Cmd {
 	lines := bufio.NewScanner(stderr)
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), step) {
-			go func() { _, _ = io.Copy(io.Discard, stderr) }()
-			return cmd
+			return cmd.Process, func() (string, error) {
+				var rest strings.Builder
+				for lines.Scan() {
+					rest.WriteString(lines.Text() + "\n")
+				}
+				return rest.String(), cmd.Wait()
+			}
 		}
 	}
 	e.t.Fatalf("up ended before it came to %q", step)
-	return nil
+	return nil, nil
 }
 
 // The new release does not become healthy soon; meanwhile `up` is interrupted,
@@ -236,25 +242,26 @@ func TestInterruptedRelease(t *testing.T) {
 	}
 	const waiting = "start "
 
-	up := e.awaitStep(waiting)
+	up, finish := e.awaitStep(waiting)
 	_, stderr, err := e.try("up")
 	if code(err) != 6 || !strings.Contains(stderr, "bareboat up runs there (process") {
 		t.Errorf("a second up: %v, %s", err, stderr)
 	}
-	if err := up.Process.Signal(syscall.SIGINT); err != nil {
+	if err := up.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	if err := up.Wait(); code(err) == 0 {
-		t.Error("an interrupted up ends with 0")
+	told, err := finish()
+	if code(err) == 0 || !strings.Contains(told, "error: interrupted: release 1 of "+e.name+" still serves\n") {
+		t.Errorf("an interrupted up: %v, %s", err, told)
 	}
 	e.says("Ahoy from release 1")
 	e.hasPods("hello-r1", "proxy-r1")
 
-	up = e.awaitStep(waiting)
-	if err := up.Process.Kill(); err != nil {
+	up, finish = e.awaitStep(waiting)
+	if err := up.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = up.Wait()
+	_, _ = finish()
 	e.says("Ahoy from release 1")
 
 	// The next one clears up.
