@@ -23,14 +23,7 @@ var Compressions = []string{"gzip", "zstd", "zstd:chunked"}
 var ErrCompression = errors.New("unknown compression")
 
 // compressor compresses layers, always in the same way.
-type compressor struct {
-	name  string
-	level *int
-}
-
-// gzipLevel is what gives the most for the time: a level more costs three times
-// as long and saves a few percent (see docs/benchmarks.md).
-const gzipLevel = 5
+type compressor struct{ name string }
 
 func newCompressor(name string) (compressor, error) {
 	if name == "" {
@@ -39,12 +32,7 @@ func newCompressor(name string) (compressor, error) {
 	if !slices.Contains(Compressions, name) {
 		return compressor{}, fmt.Errorf("%w %q (there are: %s)", ErrCompression, name, strings.Join(Compressions, ", "))
 	}
-	c := compressor{name: name}
-	if name == Compressions[0] {
-		level := gzipLevel
-		c.level = &level
-	}
-	return c, nil
+	return compressor{name: name}, nil
 }
 
 // key is the key of a part's record: the same files, compressed otherwise or
@@ -79,7 +67,7 @@ func (how compressor) compress(c *cache.Cache, path string) (oci.Descriptor, err
 	defer f.Close()
 	told := map[string]string{}
 	d, err := c.Put(func(w io.Writer) error {
-		z, err := compression.CompressStreamWithMetadata(w, told, algorithm, how.level)
+		z, err := compression.CompressStreamWithMetadata(w, told, algorithm, nil)
 		if err != nil {
 			return err
 		}
