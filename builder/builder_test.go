@@ -20,6 +20,9 @@ func TestMain(m *testing.M) {
 	if builder.Init() {
 		return
 	}
+	if call := os.Getenv(buildEnv); call != "" {
+		os.Exit(buildMain(call))
+	}
 	os.Exit(m.Run())
 }
 
