@@ -15,7 +15,7 @@ import (
 	"bareboat/internal/config"
 	"bareboat/internal/oci"
 	"bareboat/registry"
-	"bareboat/registry/embedded"
+	"bareboat/registry/store"
 )
 
 // destination is where images go to and come from during one command.
@@ -154,26 +154,36 @@ func serveEmbedded(ctx context.Context) (address string, stop func() error, err 
 	if err != nil {
 		return "", nil, err
 	}
-	server, err := openEmbedded(ctx, dir)
-	var locked *embedded.LockedError
-	if errors.As(err, &locked) && locked.Addr != "" {
-		return nearby(locked.Addr), nil, nil
-	}
-	if err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, errors.Join(err, server.Close())
+	wait, cancel := context.WithTimeout(ctx, ownerPatience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		lock, err := store.Acquire(dir)
+		var locked *store.LockedError
+		switch {
+		case err == nil:
+			if err := lock.Release(); err != nil {
+				return "", nil, err
+			}
+			// Another may be quicker: then it is asked again.
+			if address, stop, err = startRegistry(ctx, dir); !errors.Is(err, errQuicker) {
+				return address, stop, err
+			}
+		case !errors.As(err, &locked):
+			return "", nil, err
+		case locked.Addr != "" && answers(ctx, nearby(locked.Addr)):
+			return nearby(locked.Addr), nil, nil
+		}
+		select {
+		case <-wait.Done():
+			return "", nil, err
+		case <-tick.C: // the owner does not serve yet, or is about to end
+		}
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, l) }()
-	stop = func() error {
-		cancel()
-		return errors.Join(<-done, server.Close())
-	}
-	return l.Addr().String(), stop, nil
 }
 
 // nearby is the address of a listener as this machine reaches it: one that
@@ -184,27 +194,6 @@ func nearby(address string) string {
 		return net.JoinHostPort("127.0.0.1", port)
 	}
 	return address
-}
-
-// openEmbedded opens the store. A process that has it but does not serve yet,
-// or is about to end, is waited for.
-func openEmbedded(ctx context.Context, dir string) (*embedded.Server, error) {
-	ctx, cancel := context.WithTimeout(ctx, ownerPatience)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		server, err := embedded.Open(dir)
-		var locked *embedded.LockedError
-		if !errors.As(err, &locked) || locked.Addr != "" && answers(ctx, nearby(locked.Addr)) {
-			return server, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-tick.C:
-		}
-	}
 }
 
 // Push builds the images of services and pushes them, and gives them by the
@@ -245,6 +234,20 @@ func (p *Pipeline) push(ctx context.Context, d *destination, services []string) 
 
 // has asks the registry whether an image's name stands for a digest there.
 func (d *destination) has(ctx context.Context, name oci.Reference, digest oci.Digest) (to oci.Reference, there bool, err error) {
+	if d.prefix == "" && name.IsLocal() {
+		// To look into a store that nobody serves is quicker than to serve it.
+		dir, err := RegistryDir()
+		if err != nil {
+			return to, false, err
+		}
+		tag := name.Tag
+		if tag == "" {
+			tag = "latest"
+		}
+		if found, err := store.Tagged(dir, name.Repository, tag); err == nil && found == digest {
+			return name, true, nil
+		}
+	}
 	err = d.steadily(func() (err error) {
 		if to, err = d.target(name); err != nil {
 			return err
