@@ -274,10 +274,19 @@ func (b *Builder) makeImage(ctx context.Context, r *Recipe, tree string, name oc
 	if err != nil {
 		return Outcome{}, err
 	}
+	if err := j.cache.Tidy(keepUnused, tidyEvery); err != nil {
+		j.warn("cache", "%v", err)
+	}
 	j.tell("image", "%s", root.Digest)
 	out.Image = oci.Image{Name: name, Layout: layout, Digest: root.Digest}
 	return out, nil
 }
+
+// What nobody has used for a month goes, without anybody asking for it.
+const (
+	keepUnused = 30 * 24 * time.Hour
+	tidyEvery  = 24 * time.Hour
+)
 
 // make makes the image of one platform.
 func (j *job) make(ctx context.Context, p Platform, parts []part, work string) (Built, oci.Descriptor, error) {

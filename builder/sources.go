@@ -3,6 +3,7 @@ package builder
 import (
 	"context"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -54,7 +55,7 @@ func (s LayerSpec) part(c *cache.Cache, r *Recipe, tree string, platform Platfor
 
 func (g *GoSource) part(c *cache.Cache, dir string, p Platform, tell teller) part {
 	return part{
-		name:   g.name(),
+		name:   g.name(dir),
 		inputs: func(ctx context.Context) (cache.Inputs, error) { return g.inputs(ctx, c, dir, p) },
 		layers: func(ctx context.Context, work string) ([]layer.Layer, error) {
 			tell("compile", "%s", g.Package)
@@ -65,12 +66,17 @@ func (g *GoSource) part(c *cache.Cache, dir string, p Platform, tell teller) par
 }
 
 // name is what people know the program by.
-func (g *GoSource) name() string {
+func (g *GoSource) name(dir string) string {
 	pkg, _, _ := strings.Cut(g.Package, "@")
-	if name := path.Base(majorless(path.Clean(or(g.Path, pkg)))); name != "." && name != ".." {
-		return "go:" + name
+	pkg = path.Clean(or(g.Path, pkg))
+	if base := path.Base(pkg); base == "." || base == ".." {
+		// It is named by its import path, as the binary is.
+		mod := goMod(dir)
+		if rel, err := filepath.Rel(filepath.Dir(mod), filepath.Join(dir, pkg)); mod != "" && err == nil {
+			pkg = path.Join(modulePath(mod), filepath.ToSlash(rel))
+		}
 	}
-	return "go"
+	return "go:" + path.Base(majorless(pkg))
 }
 
 func filesPart(entries []FileEntry, r *Recipe, tree string) part {

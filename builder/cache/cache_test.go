@@ -211,6 +211,27 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+func TestTidy(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, dir)
+	old := time.Now().Add(-time.Hour)
+	age := func(d oci.Descriptor) {
+		t.Helper()
+		if err := os.Chtimes(c.Blob(d.Digest), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := put(t, c, "first") // no record names it
+	age(first)
+	if err := c.Tidy(time.Minute, time.Hour); err != nil || !errors.Is(c.Check(first), fs.ErrNotExist) {
+		t.Errorf("it was not tidied: %v", err)
+	}
+	second := put(t, c, "second")
+	if err := c.Tidy(time.Minute, time.Hour); err != nil || c.Check(second) != nil {
+		t.Errorf("it was tidied again at once: %v", err)
+	}
+}
+
 // Nothing but what was written is taken for a record.
 func FuzzDecodeRecord(f *testing.F) {
 	dir := f.TempDir()

@@ -109,6 +109,24 @@ func (c *Cache) Prune(unused time.Time, dry bool, others ...string) (Pruned, err
 	return p.Pruned, errors.Join(err, share(c.lock))
 }
 
+// lastPrune is a file whose time is that of the last Tidy.
+const lastPrune = "pruned"
+
+// Tidy prunes what has not been used for a long time, when that was not done for
+// an interval, and when nobody else is using the cache.
+func (c *Cache) Tidy(unused, interval time.Duration) error {
+	path := filepath.Join(c.dir, lastPrune)
+	if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) < interval {
+		return nil
+	}
+	if _, err := c.Prune(time.Now().Add(-unused), false); errors.Is(err, ErrInUse) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return os.WriteFile(path, nil, 0o600)
+}
+
 type pruning struct {
 	Pruned
 	dry bool
