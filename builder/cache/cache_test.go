@@ -180,8 +180,10 @@ func TestPrune(t *testing.T) {
 	}
 	old := time.Now().Add(-time.Hour)
 	record := filepath.Join(dir, "records", "part-"+digest.FromString("1").Encoded()+".json")
-	if err := os.Chtimes(record, old, old); err != nil {
-		t.Fatal(err)
+	for _, path := range []string{record, c.Blob(unused.Digest), filepath.Join(dir, "images", unused.Digest.Encoded())} {
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
 	}
 	since := old.Add(time.Minute)
 
@@ -194,7 +196,7 @@ func TestPrune(t *testing.T) {
 	if err != nil || would.Files != 3 {
 		t.Errorf("dry: %+v, %v", would, err)
 	}
-	if err := c.Check(unused); err != nil {
+	if _, err := os.Stat(c.Blob(unused.Digest)); err != nil {
 		t.Errorf("dry removed it: %v", err)
 	}
 	if did, err := c.Prune(since, false); err != nil || did != would {
@@ -223,10 +225,12 @@ func TestTidy(t *testing.T) {
 	}
 	first := put(t, c, "first") // no record names it
 	age(first)
-	if err := c.Tidy(time.Minute, time.Hour); err != nil || !errors.Is(c.Check(first), fs.ErrNotExist) {
+	young := put(t, c, "young")
+	if err := c.Tidy(time.Minute, time.Hour); err != nil || c.Check(young) != nil || !errors.Is(c.Check(first), fs.ErrNotExist) {
 		t.Errorf("it was not tidied: %v", err)
 	}
 	second := put(t, c, "second")
+	age(second)
 	if err := c.Tidy(time.Minute, time.Hour); err != nil || c.Check(second) != nil {
 		t.Errorf("it was tidied again at once: %v", err)
 	}

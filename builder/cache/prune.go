@@ -86,7 +86,7 @@ type Pruned struct {
 }
 
 // Prune removes the records that nobody has used since a time, and the blobs
-// and images that no other record names, and all that lies in the folders of
+// and images likewise that no other record names, and all that lies in the folders of
 // others. It wants the cache for itself: while another process has it open the
 // error is ErrInUse. With dry nothing is removed.
 func (c *Cache) Prune(unused time.Time, dry bool, others ...string) (Pruned, error) {
@@ -155,7 +155,8 @@ func (p *pruning) run(dir string, unused time.Time) error {
 	}
 	for _, sub := range []string{filepath.Join(blobsDir, "sha256"), blobsDir, imagesDir} {
 		err := p.each(filepath.Join(dir, sub), func(path string, info fs.FileInfo) error {
-			if named[info.Name()] || info.Name() == "sha256" {
+			// What is young may belong to a record that is about to be written.
+			if named[info.Name()] || info.Name() == "sha256" || !info.ModTime().Before(unused) {
 				return nil
 			}
 			return p.remove(path, info)
