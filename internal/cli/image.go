@@ -57,7 +57,7 @@ func (a *app) makeImages(
 		if err != nil {
 			return err
 		}
-		if err := opts.apply(p); err != nil {
+		if err := opts.apply(p, c); err != nil {
 			return err
 		}
 		if opts.dryRun {
@@ -94,26 +94,38 @@ func (o *imageOptions) flags(c *cobra.Command) {
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be made, and its digest")
 	f.BoolVar(&o.explain, "explain", false, "say why each layer is made that is not cached")
-	f.StringSliceVar(&o.platforms, "platform", nil, "`platform` to build for, as linux/arm64; several, with commas, give an index (default: this machine's)")
+	platformFlag(c, &o.platforms)
 	f.StringVar(&o.compression, "compression", builder.Compressions[0], "of the layers: `"+strings.Join(builder.Compressions, "|")+"`")
 	lockedFlag(c, &o.locked)
 }
 
 // apply puts the flags into the pipeline.
-func (o *imageOptions) apply(p *pipeline.Pipeline) error {
+func (o *imageOptions) apply(p *pipeline.Pipeline, c *cobra.Command) error {
 	if !slices.Contains(builder.Compressions, o.compression) {
-		return &usageError{err: fmt.Errorf("--compression %q is not one of %s", o.compression, strings.Join(builder.Compressions, ", ")), command: "bareboat build"}
+		return &usageError{err: fmt.Errorf("--compression %q is not one of %s", o.compression, strings.Join(builder.Compressions, ", ")), command: c.CommandPath()}
 	}
-	for _, s := range o.platforms {
+	if err := choosePlatforms(p, o.platforms, c); err != nil {
+		return err
+	}
+	p.Builder.Compression, p.Builder.Locked, p.Explain = o.compression, o.locked, o.explain
+	return nil
+}
+
+func platformFlag(c *cobra.Command, platforms *[]string) {
+	c.Flags().StringSliceVar(platforms, "platform", nil, "`platform`, as linux/arm64, or several with commas: images become an index (default: this machine's)")
+}
+
+// choosePlatforms sets those that the builder is to build for.
+func choosePlatforms(p *pipeline.Pipeline, names []string, c *cobra.Command) error {
+	for _, s := range names {
 		platform, err := builder.ParsePlatform(s)
 		if err != nil {
-			return &usageError{err: fmt.Errorf("--platform: %w", err), command: "bareboat build"}
+			return &usageError{err: fmt.Errorf("--platform: %w", err), command: c.CommandPath()}
 		}
 		if !slices.Contains(p.Builder.Platforms, platform) {
 			p.Builder.Platforms = append(p.Builder.Platforms, platform)
 		}
 	}
-	p.Builder.Compression, p.Builder.Locked, p.Explain = o.compression, o.locked, o.explain
 	return nil
 }
 
@@ -138,6 +150,7 @@ func lockedFlag(c *cobra.Command, locked *bool) {
 }
 
 func (a *app) lock() *cobra.Command {
+	var platforms []string
 	c := &cobra.Command{
 		Use:   "lock [SERVICE…]",
 		Short: "Resolve Debian packages anew and write image.lock",
@@ -148,6 +161,9 @@ them in the image.lock beside each recipe. What changed is printed.`,
 			if err != nil {
 				return err
 			}
+			if err := choosePlatforms(p, platforms, c); err != nil {
+				return err
+			}
 			changes, err := p.Lock(c.Context(), args)
 			progress.Close()
 			if err != nil {
@@ -156,6 +172,7 @@ them in the image.lock beside each recipe. What changed is printed.`,
 			return a.printLines(changes, nil)
 		},
 	}
+	platformFlag(c, &platforms)
 	return a.services(c, 0)
 }
 
