@@ -124,24 +124,10 @@ func (c *Client) Missing(ctx context.Context, layoutDir string, d oci.Digest, to
 
 // head asks whether the repository has a blob or a manifest.
 func (s *session) head(ctx context.Context, kind string, d oci.Digest) (bool, error) {
-	u := url.URL{
-		Scheme: s.repository.Scheme(), Host: s.repository.RegistryStr(),
-		Path: fmt.Sprintf("/v2/%s/%s/%s", s.repository.RepositoryStr(), kind, d),
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, u.String(), nil)
-	if err != nil {
-		return false, err
-	}
+	header := http.Header{}
 	if kind == "manifests" {
-		req.Header.Set("Accept", acceptable)
+		header.Set("Accept", acceptable)
 	}
-	answer, err := (&http.Client{Transport: s.transport}).Do(req)
-	if err != nil {
-		return false, err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode == http.StatusNotFound {
-		return false, nil
-	}
-	return true, transport.CheckError(answer, http.StatusOK)
+	answer, err := s.do(ctx, http.MethodHead, s.url(kind+"/"+d.String()), header, http.StatusOK, http.StatusNotFound)
+	return err == nil && answer.StatusCode == http.StatusOK, err
 }

@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
 	"bareboat/internal/oci"
@@ -23,7 +18,8 @@ type Pushed struct {
 	Digest    oci.Digest // of the manifest
 	BytesSent int64      // of blobs and manifests
 	Sent      int        // blobs that were sent
-	Skipped   int        // blobs that the registry had
+	Mounted   int        // blobs that another repository of the registry had
+	Skipped   int        // blobs that the repository had
 	Requests  int        // HTTP requests, the handshake and repetitions included
 }
 
@@ -43,30 +39,30 @@ func (c *Client) Push(ctx context.Context, layoutDir string, d oci.Digest, to oc
 	if err != nil {
 		return Pushed{}, fmt.Errorf("push %s: read layout %s: %w", to.Name(), layoutDir, err)
 	}
-	s, err := c.open(ctx, "push", to, transport.PushScope)
+	s, err := c.openToPush(ctx, to, all.blobs)
 	if err != nil {
 		return Pushed{}, err
 	}
 	p := &push{session: s, from: from, teller: teller{tell: progress}}
-	if err := p.run(ctx, all); err != nil {
+	if err := errors.Join(p.run(ctx, all), c.places.keep()); err != nil {
 		var local *layoutError
 		if errors.As(err, &local) {
 			return Pushed{}, fmt.Errorf("push %s: read layout %s: %w", to.Name(), layoutDir, local.err)
 		}
 		return Pushed{}, s.fail(ctx, err)
 	}
-	sent := int(p.sent.Load())
+	sent, mounted := int(p.sent.Load()), int(p.mounted.Load())
 	return Pushed{
 		Digest: d, BytesSent: s.traffic.sent.Load(),
-		Sent: sent, Skipped: len(all.blobs) - sent, Requests: int(s.traffic.requests.Load()),
+		Sent: sent, Mounted: mounted, Skipped: len(all.blobs) - sent - mounted, Requests: int(s.traffic.requests.Load()),
 	}, nil
 }
 
 type push struct {
 	*session
 	teller
-	from layout
-	sent atomic.Int64 // blobs
+	from          layout
+	sent, mounted atomic.Int64 // blobs
 }
 
 func (p *push) run(ctx context.Context, all image) error {
@@ -85,7 +81,7 @@ func (p *push) run(ctx context.Context, all image) error {
 	if err != nil {
 		return err
 	}
-	if err := p.upload(ctx, pusher, all.blobs); err != nil {
+	if err := p.upload(ctx, all.blobs); err != nil {
 		return err
 	}
 	for _, m := range all.manifests {
@@ -122,63 +118,28 @@ func (p *push) isThere(ctx context.Context, d oci.Digest) (bool, error) {
 	return false, nil // only a look: what else is wrong shows when it matters
 }
 
-func (p *push) upload(ctx context.Context, pusher *remote.Pusher, blobs []oci.Descriptor) error {
+func (p *push) upload(ctx context.Context, blobs []oci.Descriptor) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(p.jobs)
 	for _, b := range blobs {
 		group.Go(func() error {
-			l := &layer{blob: b, push: p}
-			if err := pusher.Upload(ctx, p.repository, l); err != nil {
+			how, err := p.bring(ctx, b)
+			switch {
+			case err != nil:
 				return err
-			}
-			if !l.opened.Load() {
+			case how == uploaded:
+				p.sent.Add(1)
+				p.say(b, b.Size, Finished)
+			default:
+				if how == mounted {
+					p.mounted.Add(1)
+				}
 				p.say(b, 0, Present)
-				return nil
 			}
-			p.sent.Add(1)
-			p.say(b, b.Size, Finished)
 			return nil
 		})
 	}
 	return group.Wait()
-}
-
-// layer is a blob of the layout, as the library wants to have it.
-type layer struct {
-	blob   oci.Descriptor
-	push   *push
-	opened atomic.Bool
-}
-
-func (l *layer) Digest() (v1.Hash, error)             { return v1.NewHash(l.blob.Digest.String()) }
-func (l *layer) Size() (int64, error)                 { return l.blob.Size, nil }
-func (l *layer) MediaType() (types.MediaType, error)  { return types.MediaType(l.blob.MediaType), nil }
-func (l *layer) DiffID() (v1.Hash, error)             { return v1.Hash{}, errors.ErrUnsupported }
-func (l *layer) Uncompressed() (io.ReadCloser, error) { return nil, errors.ErrUnsupported }
-
-// Compressed opens the blob, each time anew.
-func (l *layer) Compressed() (io.ReadCloser, error) {
-	l.opened.Store(true)
-	f, err := os.Open(l.push.from.path(l.blob.Digest))
-	if err != nil {
-		return nil, &layoutError{err}
-	}
-	moved := func(done int64) { l.push.say(l.blob, done, Moving) }
-	return &upload{verifier: newVerifier(f, l.blob, moved), Closer: f}, nil
-}
-
-// upload is a blob on its way; what is wrong with it is wrong in the layout.
-type upload struct {
-	*verifier
-	io.Closer
-}
-
-func (u *upload) Read(p []byte) (int, error) {
-	n, err := u.verifier.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = &layoutError{err}
-	}
-	return n, err
 }
 
 // layoutError marks what went wrong on this side.

@@ -41,12 +41,18 @@ type Options struct {
 	// usual files are searched; see the environment variable
 	// REGISTRY_AUTH_FILE in containers-auth.json(5).
 	AuthFile string
+	// Places is a folder in which the client notes which repositories have
+	// which blobs, to mount them from there another time. Empty: it remembers
+	// only as long as it lives.
+	Places string
 }
 
 // Client speaks to registries. It is safe for concurrent use.
 type Client struct {
 	options Options
 	base    *http.Transport
+	places  *places
+	turns   turns
 }
 
 // New returns a client.
@@ -54,7 +60,10 @@ func New(options Options) *Client {
 	if options.Jobs <= 0 {
 		options.Jobs = defaultJobs
 	}
-	return &Client{options: options, base: newTransport(options.Insecure)}
+	return &Client{
+		options: options, base: newTransport(options.Insecure), places: newPlaces(options.Places),
+		turns: turns{busy: map[string]chan struct{}{}},
+	}
 }
 
 func newTransport(insecure bool) *http.Transport {

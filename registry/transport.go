@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,7 @@ var (
 
 // session is one operation on one repository.
 type session struct {
+	client     *Client
 	op         string
 	ref        oci.Reference
 	repository name.Repository
@@ -44,8 +46,8 @@ type session struct {
 
 // open asks the registry how it wants to be spoken to, and gets a token where
 // it gives out tokens. The scope is what the operation has to be allowed to do.
-func (c *Client) open(ctx context.Context, op string, ref oci.Reference, scope string) (*session, error) {
-	s := &session{op: op, ref: ref, jobs: c.options.Jobs}
+func (c *Client) open(ctx context.Context, op string, ref oci.Reference, scope string, more ...string) (*session, error) {
+	s := &session{client: c, op: op, ref: ref, jobs: c.options.Jobs}
 	if ref.IsLocal() {
 		return nil, s.fail(ctx, errNoRegistry)
 	}
@@ -64,9 +66,12 @@ func (c *Client) open(ctx context.Context, op string, ref oci.Reference, scope s
 	}
 
 	s.traffic = &traffic{inner: c.base, plain: plain}
-	again := transport.NewRetry(s.traffic, transport.WithRetryBackoff(backoff), transport.WithRetryStatusCodes(passing...))
+	again := &repeating{
+		once: s.traffic,
+		more: transport.NewRetry(s.traffic, transport.WithRetryBackoff(backoff), transport.WithRetryStatusCodes(passing...)),
+	}
 	ready, err := transport.NewWithContext(ctx, host, s.credential.authenticator(),
-		transport.NewUserAgent(again, "bareboat"), []string{s.repository.Scope(scope)})
+		transport.NewUserAgent(again, "bareboat"), append(more, s.repository.Scope(scope)))
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -75,6 +80,35 @@ func (c *Client) open(ctx context.Context, op string, ref oci.Reference, scope s
 		remote.WithTransport(ready), remote.WithJobs(s.jobs), remote.WithRetryBackoff(backoff),
 	}
 	return s, nil
+}
+
+// openToPush opens a session that may also read the repositories that some of
+// the blobs can be mounted from. Where that is not allowed, they are sent.
+func (c *Client) openToPush(ctx context.Context, to oci.Reference, blobs []oci.Descriptor) (*session, error) {
+	var more []string
+	for _, b := range blobs {
+		for _, from := range c.places.find(to.Registry, b.Digest, to.Repository) {
+			if scope := "repository:" + from + ":" + transport.PullScope; !slices.Contains(more, scope) {
+				more = append(more, scope)
+			}
+		}
+	}
+	s, err := c.open(ctx, "push", to, transport.PushScope, more...)
+	if err != nil && len(more) > 0 && ctx.Err() == nil {
+		return c.open(ctx, "push", to, transport.PushScope)
+	}
+	return s, err
+}
+
+// repeating tries requests again that failed for a passing reason, unless they
+// have a body: that is spent.
+type repeating struct{ once, more http.RoundTripper }
+
+func (r *repeating) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil && req.Body != http.NoBody {
+		return r.once.RoundTrip(req)
+	}
+	return r.more.RoundTrip(req)
 }
 
 // target is the reference in the library's words: by digest where it has one.
