@@ -83,11 +83,25 @@ func TestDecodeRecipeRefuses(t *testing.T) {
 
 func FuzzDecodeRecipe(f *testing.F) {
 	f.Add(whole)
-	f.Add("layers: [{files: [{from: a, to: b, mode: '0644'}]}]")
+	for _, seed := range []string{
+		"layers: [{files: [{from: a, to: b, mode: '0644'}]}]",
+		"layers: [{go: {package: example.com/a@v1.2.3}}]",
+		"layers: [&a {certificates: {}}, *a]",
+		"layers: &a [*a]",
+		"base: x@sha256:0\nlayers: [{timezones: }]",
+		"layers: [{debian: {packages: [a], exclude_paths: ['[']}}]\nconfig: {healthcheck: {test: [NONE], interval: 1h}}",
+		"? [a]\n: b", "- a", "---\n---\n", "a: b: c", "\t", "layers: !!binary aGVsbG8=", "layers: {<<: [a]}",
+		"config: {ports: ['1\n2']}", "\xff\xfe",
+	} {
+		f.Add(seed)
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := builder.DecodeRecipe([]byte(text))
-		if err == nil && len(r.Layers) == 0 {
+		switch {
+		case err == nil && len(r.Layers) == 0:
 			t.Error("a recipe without layers is taken")
+		case err != nil && strings.ContainsAny(err.Error(), "\n\r"):
+			t.Errorf("more than one line: %q", err)
 		}
 	})
 }
