@@ -1,10 +1,13 @@
 // Package builder turns a recipe into an image.
 //
-// A recipe lists layers, each from one source, and the configuration of the
-// image's containers. Each layer is assembled as a canonical tar by package
-// layer; one commit through the buildah library joins them into an OCI image
-// layout, whose manifest digest is the image's identity; from there it can be
-// put into the local store, which it then shares with Podman and Buildah.
+// A recipe lists parts, each from one source, and the configuration of the
+// image's containers. A part gives a layer, or several, each a canonical tar
+// (package layer), compressed and kept (package cache) under a key of all that
+// went in. A frame is the image without its layers, as a commit through the
+// buildah library makes it: the base, the configuration, the history. To link is
+// to put the layers into the frame; the digest of the manifest that comes of it
+// is the image's identity. From the cache an image can be put into the local
+// store, which it then shares with Podman and Buildah.
 //
 // The store can only be opened inside a user namespace. A small part of this
 // program runs there, in a process of its own (see Init); all the rest stays
@@ -14,19 +17,19 @@
 package builder
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
+	"golang.org/x/sync/singleflight"
 
+	"bareboat/builder/cache"
 	"bareboat/builder/debian"
 	"bareboat/builder/layer"
 	"bareboat/internal/oci"
@@ -52,70 +55,67 @@ type Builder struct {
 	Mirrors debian.Mirrors
 	// Locked makes it an error when what a lock pins is no longer to be had.
 	Locked bool
-	// Platform of the images; default the host's.
-	Platform Platform
+	// Platforms of the images; default the host's. Several give an index.
+	Platforms []Platform
+	// Compression of the layers, one of Compressions; default gzip.
+	Compression string
+	// Dry makes images without keeping anything: neither in the cache nor of
+	// the lock. They last until Close.
+	Dry bool
 	// Epoch is the time of files and history, in seconds since 1970.
 	Epoch int64
 	// Notify, where set, is told how far a build is. It may be called from
 	// several goroutines.
 	Notify func(Event)
+
+	mu     sync.Mutex
+	opened *cache.Cache
+	tried  string // folder of a dry build
+	jobs   chan struct{}
+	making singleflight.Group // parts that several images share, by key
 }
 
-// Build makes the image of a recipe and puts it into the user's cache as an
-// OCI image layout. tree is the folder that the recipe's files may not leave,
-// usually the project's. The result depends on recipe, lock, files, toolchain
-// and Epoch alone. An interrupted build leaves nothing that a later one would
-// take for finished.
-func (b *Builder) Build(ctx context.Context, r *Recipe, tree string, name oci.Reference) (oci.Image, error) {
-	cache, err := b.CacheDir()
-	if err != nil {
-		return oci.Image{}, err
+// Cached is the cache, opened with the first use.
+func (b *Builder) cached() (*cache.Cache, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.opened != nil {
+		return b.opened, nil
 	}
-	work, err := b.workDir(cache)
+	dir, err := b.CacheDir()
 	if err != nil {
-		return oci.Image{}, fmt.Errorf("build %s: %w", name, err)
+		return nil, err
 	}
-	defer os.RemoveAll(work)
-	img, err := b.build(ctx, r, tree, name, work)
+	c, err := cache.Open(dir)
 	if err != nil {
-		return oci.Image{}, fmt.Errorf("build %s: %w", name, err)
+		return nil, err
 	}
-	return img, nil
+	if b.Dry {
+		if b.tried, err = b.workDir(dir); err == nil {
+			c, err = cache.Over(filepath.Join(b.tried, "cache"), c)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	b.opened = c
+	b.jobs = make(chan struct{}, runtime.GOMAXPROCS(0))
+	return c, nil
 }
 
-func (b *Builder) build(ctx context.Context, r *Recipe, tree string, name oci.Reference, work string) (oci.Image, error) {
-	say := func(warn bool) teller {
-		return func(step, format string, args ...any) {
-			b.notify(Event{Image: name.Name(), Step: step, Note: fmt.Sprintf(format, args...), Warn: warn})
-		}
+// Close lets go of the cache, and removes what a dry build made.
+func (b *Builder) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.opened == nil {
+		return nil
 	}
-	tell := say(false)
-	layers, err := b.layers(ctx, r, tree, work, tell, say(true))
-	if err != nil {
-		return oci.Image{}, err
+	err := b.opened.Close()
+	if b.tried != "" {
+		err = errors.Join(err, os.RemoveAll(b.tried))
 	}
-	req := commitRequest{
-		Base: r.Base, Config: r.Config, Platform: b.platform(), Epoch: b.Epoch,
-		Layout: filepath.Join(work, "layout"),
-	}
-	for i, l := range layers {
-		t, err := writeTar(filepath.Join(work, fmt.Sprintf("layer-%03d.tar", i)), l, b.Epoch)
-		if err != nil {
-			return oci.Image{}, fmt.Errorf("layer %s: %w", l.Name, err)
-		}
-		tell("layer "+l.Name, "%s", humanize.Bytes(uint64(t.Size)))
-		req.Layers = append(req.Layers, t)
-	}
-	var done commitResult
-	if err := b.inStore(ctx, "commit", req, &done); err != nil {
-		return oci.Image{}, err
-	}
-	layout, err := b.keep(req.Layout, done.Digest)
-	if err != nil {
-		return oci.Image{}, err
-	}
-	tell("commit", "%s", done.Digest)
-	return oci.Image{Name: name, Layout: layout, Digest: done.Digest}, nil
+	b.opened = nil
+	return err
 }
 
 // abandoned is the age at which a build's folder is taken for that of a build
@@ -130,32 +130,6 @@ func (b *Builder) workDir(cache string) (string, error) {
 	}
 	return os.MkdirTemp(all, "build-")
 }
-
-// keep moves a finished layout to where it is found by its digest. One that is
-// there already should be the same, but a crash of the machine may have spoilt
-// it: the two change places, and the old one goes with the work folder.
-func (b *Builder) keep(layout string, d oci.Digest) (string, error) {
-	cache, err := b.CacheDir()
-	if err != nil {
-		return "", err
-	}
-	dest := filepath.Join(mkdir(cache, "images"), d.Encoded())
-	err = os.Rename(layout, dest)
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-		err = unix.Renameat2(unix.AT_FDCWD, layout, unix.AT_FDCWD, dest, unix.RENAME_EXCHANGE)
-	}
-	if err != nil {
-		return "", fmt.Errorf("keep the image: %w", err)
-	}
-	now := time.Now()
-	if err := os.Chtimes(dest, now, now); err != nil {
-		return "", err
-	}
-	return dest, forgetOld(filepath.Dir(dest), now.Add(-keepLayouts))
-}
-
-// keepLayouts is how long a finished layout that nobody asks for is kept.
-const keepLayouts = 7 * 24 * time.Hour
 
 func forgetOld(dir string, before time.Time) error {
 	entries, err := os.ReadDir(dir)
@@ -189,7 +163,7 @@ func writeTar(path string, l layer.Layer, epoch int64) (t tarFile, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	sum := digest.Canonical.Digester()
-	if err := layer.WriteTar(io.MultiWriter(f, sum.Hash()), l.Files, time.Unix(epoch, 0).UTC()); err != nil {
+	if err := layer.WriteTar(io.MultiWriter(f, sum.Hash()), l.Files, timeOf(epoch)); err != nil {
 		return tarFile{}, err
 	}
 	size, err := f.Seek(0, io.SeekCurrent)
@@ -202,11 +176,11 @@ func (b *Builder) notify(e Event) {
 	}
 }
 
-func (b *Builder) platform() Platform {
-	if b.Platform == (Platform{}) {
-		return HostPlatform()
+func (b *Builder) platforms() []Platform {
+	if len(b.Platforms) == 0 {
+		return []Platform{HostPlatform()}
 	}
-	return b.Platform
+	return b.Platforms
 }
 
 // CacheDir is the folder of the cache, which it makes if need be.

@@ -19,7 +19,9 @@ import (
 	"github.com/containers/buildah/define"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/copy"
+	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/image"
+	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/oci/layout"
 	"go.podman.io/image/v5/signature"
 	is "go.podman.io/image/v5/storage"
@@ -40,11 +42,19 @@ type commitRequest struct {
 	Platform Platform
 	Epoch    int64
 	Layout   string // where to write the image
+	// Compress compresses the layers; else they are as their tars.
+	Compress bool
+	// BaseLayout is where to write the base as its registry has it.
+	BaseLayout string
 }
 
 type commitResult struct {
 	Digest oci.Digest
+	Base   oci.Digest // the base's manifest for the platform
 }
+
+// scratch is the base that has nothing.
+const scratch = "scratch"
 
 // commit joins the layers in one step. No working container is mounted and
 // nothing is added through buildah, which would let the host's umask in; the
@@ -56,16 +66,20 @@ func commit(ctx context.Context, store storage.Store, r commitRequest) (commitRe
 	if err != nil {
 		return commitResult{}, err
 	}
-	pull := *sys
-	pull.DockerInsecureSkipTLSVerify = types.NewOptionalBool(onLoopback(r.Base))
 	if err := forgetContainers(store, time.Now().Add(-abandoned)); err != nil {
 		return commitResult{}, err
 	}
+	from, result := r.Base, commitResult{}
+	if from != scratch {
+		if from, result.Base, err = fetchBase(ctx, store, r, sys); err != nil {
+			return commitResult{}, fmt.Errorf("start from %s: %w", r.Base, err)
+		}
+	}
 	b, err := buildah.NewBuilder(ctx, store, buildah.BuilderOptions{
 		Container:     containerPrefix + stringid.GenerateRandomID(),
-		FromImage:     r.Base,
-		PullPolicy:    define.PullIfMissing,
-		SystemContext: &pull,
+		FromImage:     from,
+		PullPolicy:    define.PullNever,
+		SystemContext: sys,
 		Format:        define.OCIv1ImageManifest,
 		Isolation:     define.IsolationChroot,
 	})
@@ -78,11 +92,59 @@ func commit(ctx context.Context, store storage.Store, r commitRequest) (commitRe
 	if err != nil {
 		return commitResult{}, err
 	}
-	_, _, digest, err := b.Commit(ctx, dest, commitOptions(r, sys))
-	if err != nil {
+	if _, _, result.Digest, err = b.Commit(ctx, dest, commitOptions(r, sys)); err != nil {
 		return commitResult{}, fmt.Errorf("commit: %w", err)
 	}
-	return commitResult{Digest: digest}, nil
+	return result, nil
+}
+
+// fetchBase copies the base, for the platform, from its registry to BaseLayout
+// as it is there, and from that into the store, where buildah looks for it. It
+// gives the name that the image has in the store.
+func fetchBase(ctx context.Context, store storage.Store, r commitRequest, sys *types.SystemContext) (name string, d oci.Digest, err error) {
+	ref, err := oci.ParseReference(r.Base)
+	if err != nil {
+		return "", "", err
+	}
+	src, err := docker.ParseReference("//" + ref.WithDigest(ref.Digest).String())
+	if err != nil {
+		return "", "", err
+	}
+	dest, err := layout.NewReference(r.BaseLayout, "")
+	if err != nil {
+		return "", "", err
+	}
+	from := *sys
+	from.DockerInsecureSkipTLSVerify = types.NewOptionalBool(onLoopback(r.Base))
+	from.OSChoice, from.ArchitectureChoice = r.Platform.OS, r.Platform.Arch
+	text, err := copyImage(ctx, dest, src, sys, &from)
+	if err != nil {
+		return "", "", err
+	}
+	if d, err = manifest.Digest(text); err != nil {
+		return "", "", err
+	}
+	name = ref.WithDigest(d).String()
+	stored, err := is.Transport.ParseStoreReference(store, name)
+	if err != nil {
+		return "", "", err
+	}
+	_, err = copyImage(ctx, stored, dest, sys, sys)
+	return name, d, err
+}
+
+// copyImage copies one image as it is and gives its manifest.
+func copyImage(ctx context.Context, dest, src types.ImageReference, to, from *types.SystemContext) ([]byte, error) {
+	policy, err := signature.DefaultPolicy(to)
+	if err != nil {
+		return nil, err
+	}
+	pc, err := signature.NewPolicyContext(policy)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = pc.Destroy() }()
+	return copy.Image(ctx, pc, dest, src, &copy.Options{SourceCtx: from, DestinationCtx: to, PreserveDigests: true})
 }
 
 // containerPrefix names the working containers of this package.
@@ -120,13 +182,16 @@ func commitOptions(r commitRequest, sys *types.SystemContext) buildah.CommitOpti
 	epoch := time.Unix(r.Epoch, 0).UTC()
 	opts := buildah.CommitOptions{
 		PreferredManifestType: define.OCIv1ImageManifest,
-		Compression:           archive.Gzip,
+		Compression:           archive.Uncompressed,
 		SystemContext:         sys,
 		SignaturePolicyPath:   sys.SignaturePolicyPath,
 		SourceDateEpoch:       &epoch,
 		OmitLayerHistoryEntry: true,
 		CreatedAnnotation:     types.OptionalBoolFalse,
 		UnsetAnnotations:      []string{v1.AnnotationBaseImageName, v1.AnnotationBaseImageDigest},
+	}
+	if r.Compress {
+		opts.Compression = archive.Gzip
 	}
 	for _, l := range r.Layers {
 		opts.AppendedLinkedLayers = append(opts.AppendedLinkedLayers, buildah.LinkedLayer{
@@ -198,18 +263,7 @@ func add(ctx context.Context, store storage.Store, r addRequest) (string, error)
 	if err != nil {
 		return "", err
 	}
-	policy, err := signature.DefaultPolicy(sys)
-	if err != nil {
-		return "", err
-	}
-	pc, err := signature.NewPolicyContext(policy)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = pc.Destroy() }()
-	if _, err := copy.Image(ctx, pc, dest, src, &copy.Options{
-		SourceCtx: sys, DestinationCtx: sys, PreserveDigests: true,
-	}); err != nil {
+	if _, err := copyImage(ctx, dest, src, sys, sys); err != nil {
 		return "", err
 	}
 	_, img, err := is.ResolveReference(dest)

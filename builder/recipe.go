@@ -201,11 +201,26 @@ func plainYAMLError(err error) error {
 
 // Platform is what an image is built for.
 type Platform struct {
-	OS   string
-	Arch string // as Go names it: amd64, arm64
+	OS   string `json:"os"`
+	Arch string `json:"architecture"` // as Go names it: amd64, arm64
 }
 
 // HostPlatform is linux on the processor that this program runs on.
 func HostPlatform() Platform { return Platform{OS: "linux", Arch: runtime.GOARCH} }
 
 func (p Platform) String() string { return p.OS + "/" + p.Arch }
+
+// ErrPlatform says that a platform is not one that images can be built for.
+var ErrPlatform = errors.New("unknown platform")
+
+// ParsePlatform reads "linux/arm64".
+func ParsePlatform(s string) (Platform, error) {
+	os, arch, ok := strings.Cut(s, "/")
+	if !ok || os != "linux" {
+		return Platform{}, fmt.Errorf("%w %q: it is linux/ARCHITECTURE", ErrPlatform, s)
+	}
+	if _, err := debian.Architecture(arch); err != nil {
+		return Platform{}, fmt.Errorf("%w %q: there are amd64, arm64, riscv64, s390x, 386, arm, ppc64le", ErrPlatform, s)
+	}
+	return Platform{OS: os, Arch: arch}, nil
+}

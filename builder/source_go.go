@@ -265,17 +265,24 @@ func changesResult(name string) bool {
 	return strings.HasPrefix(name, "CGO_")
 }
 
-var toolchainLine = regexp.MustCompile(`(?m)^toolchain\s+(go\S+)`)
+var (
+	toolchainLine = regexp.MustCompile(`(?m)^toolchain\s+(go\S+)`)
+	moduleLine    = regexp.MustCompile(`(?m)^module\s+"?([^\s"]+)`)
+)
 
 // toolchain is the one that the go.mod file names. The compiler is part of
 // what a binary is made of, so exactly that one is used; where the file names
 // none, it is the one at hand.
-func toolchain(gomod string) string {
+func toolchain(gomod string) string { return goModLine(gomod, toolchainLine) }
+
+func modulePath(gomod string) string { return goModLine(gomod, moduleLine) }
+
+func goModLine(gomod string, line *regexp.Regexp) string {
 	text, err := os.ReadFile(gomod)
 	if err != nil {
 		return ""
 	}
-	if m := toolchainLine.FindSubmatch(text); m != nil {
+	if m := line.FindSubmatch(text); m != nil {
 		return string(m[1])
 	}
 	return ""

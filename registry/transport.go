@@ -37,6 +37,7 @@ type session struct {
 	repository name.Repository
 	credential credential
 	traffic    *traffic
+	transport  http.RoundTripper
 	options    []remote.Option
 	jobs       int
 }
@@ -69,6 +70,7 @@ func (c *Client) open(ctx context.Context, op string, ref oci.Reference, scope s
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
+	s.transport = ready
 	s.options = []remote.Option{
 		remote.WithTransport(ready), remote.WithJobs(s.jobs), remote.WithRetryBackoff(backoff),
 	}

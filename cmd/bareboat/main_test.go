@@ -21,6 +21,7 @@ import (
 	"bareboat/builder"
 	"bareboat/internal/cli"
 	"bareboat/registry/embedded"
+	"bareboat/registry/embedded/program"
 )
 
 func TestMain(m *testing.M) {
@@ -28,7 +29,8 @@ func TestMain(m *testing.M) {
 		return
 	}
 	testscript.Main(m, map[string]func(){
-		"bareboat": func() { os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"bareboat":   func() { os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		program.Name: func() { os.Exit(program.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 	})
 }
 

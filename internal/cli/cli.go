@@ -98,7 +98,7 @@ holds the lock.`,
 	root.AddCommand(
 		a.build(), a.push(), a.up(), a.deploy(), a.down(), a.lock(),
 		a.ps(), a.logs(), a.exec(), a.stop(), a.start(),
-		a.images(), a.inspect(), a.info(), a.version(), a.registryCommand(),
+		a.images(), a.inspect(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
 	)
 	return root
 }

@@ -3,8 +3,11 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -21,7 +24,11 @@ func (a *app) build() *cobra.Command {
 		Short: "Build images from their recipes, into the local store",
 		Long: `Build the images of services that have a recipe (x-bareboat.recipe), or of those
 named. The images go to the local store, which Podman and Buildah share. Each is
-printed as NAME@DIGEST: the digest is the one that any registry will have.`,
+printed as NAME@DIGEST: the digest is the one that any registry will have.
+
+What has not changed since it was built before is not made again; --explain says
+why a layer is. --dry-run says what would be made and which digest would come of
+it, and keeps nothing.`,
 	}, (*pipeline.Pipeline).Build, (*pipeline.Pipeline).PlanBuild)
 }
 
@@ -32,7 +39,8 @@ func (a *app) push() *cobra.Command {
 		Long: `Build the images of services that have a recipe, or of those named, and push them
 to the registry: --registry, else x-bareboat.registry, else the one that the
 image's name says, else the embedded registry of this machine. What the registry
-has already is not sent again.`,
+has already is not sent again: with nothing changed it is asked once. --dry-run
+says what would be made and sent.`,
 	}, (*pipeline.Pipeline).Push, (*pipeline.Pipeline).PlanPush)
 }
 
@@ -41,24 +49,28 @@ has already is not sent again.`,
 func (a *app) makeImages(
 	c *cobra.Command,
 	do func(*pipeline.Pipeline, context.Context, []string) ([]pipeline.Image, error),
-	plan func(*pipeline.Pipeline, []string) ([]string, error),
+	plan func(*pipeline.Pipeline, context.Context, []string) ([]pipeline.ImagePlan, error),
 ) *cobra.Command {
-	var asJSON, locked, dryRun bool
+	var opts imageOptions
 	c.RunE = func(c *cobra.Command, args []string) error {
 		p, progress, err := a.pipeline(c.Context())
 		if err != nil {
 			return err
 		}
-		if dryRun {
-			return a.printLines(plan(p, args))
+		if err := opts.apply(p); err != nil {
+			return err
 		}
-		p.Builder.Locked = locked
+		if opts.dryRun {
+			plans, err := plan(p, c.Context(), args)
+			progress.Close()
+			return errors.Join(a.printPlans(plans, opts.json, err), p.Builder.Close())
+		}
 		images, err := do(p, c.Context(), args)
 		progress.Close()
 		if err != nil {
 			return err
 		}
-		if asJSON {
+		if opts.json {
 			return a.printJSON(images)
 		}
 		for _, i := range images {
@@ -66,10 +78,59 @@ func (a *app) makeImages(
 		}
 		return nil
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be done")
-	lockedFlag(c, &locked)
+	opts.flags(c)
 	return a.services(c, 0)
+}
+
+// imageOptions are the flags of commands that make images.
+type imageOptions struct {
+	json, locked, dryRun, explain bool
+	platforms                     []string
+	compression                   string
+}
+
+func (o *imageOptions) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.BoolVar(&o.json, "json", false, "print one JSON document")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be made, and its digest")
+	f.BoolVar(&o.explain, "explain", false, "say why each layer is made that is not cached")
+	f.StringSliceVar(&o.platforms, "platform", nil, "`platform` to build for, as linux/arm64; several, with commas, give an index (default: this machine's)")
+	f.StringVar(&o.compression, "compression", builder.Compressions[0], "of the layers: `"+strings.Join(builder.Compressions, "|")+"`")
+	lockedFlag(c, &o.locked)
+}
+
+// apply puts the flags into the pipeline.
+func (o *imageOptions) apply(p *pipeline.Pipeline) error {
+	if !slices.Contains(builder.Compressions, o.compression) {
+		return &usageError{err: fmt.Errorf("--compression %q is not one of %s", o.compression, strings.Join(builder.Compressions, ", ")), command: "bareboat build"}
+	}
+	for _, s := range o.platforms {
+		platform, err := builder.ParsePlatform(s)
+		if err != nil {
+			return &usageError{err: fmt.Errorf("--platform: %w", err), command: "bareboat build"}
+		}
+		if !slices.Contains(p.Builder.Platforms, platform) {
+			p.Builder.Platforms = append(p.Builder.Platforms, platform)
+		}
+	}
+	p.Builder.Compression, p.Builder.Locked, p.Explain = o.compression, o.locked, o.explain
+	return nil
+}
+
+// printPlans prints plans, unless there is an error instead.
+func (a *app) printPlans(plans []pipeline.ImagePlan, asJSON bool, err error) error {
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return a.printJSON(plans)
+	}
+	for _, p := range plans {
+		if err := a.printLines(p.Lines(), nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func lockedFlag(c *cobra.Command, locked *bool) {

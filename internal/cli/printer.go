@@ -55,6 +55,8 @@ func (p *Printer) Event(e pipeline.Event) {
 	switch {
 	case e.Warn:
 		p.Warn(e.Subject + ": " + e.Text)
+	case e.Lasting:
+		p.above(e.Subject + ": " + e.Text)
 	case p.width > 0:
 		p.draw(e)
 	case e.Text != "":
@@ -65,14 +67,17 @@ func (p *Printer) Event(e pipeline.Event) {
 }
 
 // Warn prints a warning, above the bars.
-func (p *Printer) Warn(text string) {
+func (p *Printer) Warn(text string) { p.above("warning: " + text) }
+
+// above prints a line above the bars.
+func (p *Printer) above(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := p.w
 	if p.bars != nil {
 		w = p.bars
 	}
-	fmt.Fprintf(w, "warning: %s\n", text)
+	fmt.Fprintln(w, text)
 }
 
 func (p *Printer) draw(e pipeline.Event) {

@@ -2,19 +2,14 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"runtime"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"bareboat/internal/pipeline"
 	"bareboat/pods"
-	"bareboat/registry/embedded"
 )
 
 // revision is the commit that this program was built from; the linker sets it.
@@ -157,33 +152,10 @@ password, so it listens on the loopback unless told otherwise.`,
 					return err
 				}
 			}
-			return a.serveRegistry(c.Context(), listen, dir)
+			return pipeline.ServeRegistry(dir, listen)
 		},
 	}
 	c.Flags().StringVar(&listen, "listen", "127.0.0.1:5077", "`address` to listen on")
 	c.Flags().StringVar(&dir, "dir", "", "`folder` of the registry (default: the one that bareboat uses)")
 	return c
-}
-
-func (a *app) serveRegistry(ctx context.Context, listen, dir string) (err error) {
-	// The port first: without it the store is not touched.
-	l, err := net.Listen("tcp", listen)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return &pods.HintError{Err: fmt.Errorf("listen on %s: the port is in use", listen), Hint: "choose another: --listen 127.0.0.1:0"}
-	}
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	server, err := embedded.Open(dir, embedded.WithLog(log))
-	if err != nil {
-		return errors.Join(err, l.Close())
-	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	fmt.Fprintf(a.stdout, "http://%s\n", l.Addr())
-	fmt.Fprintf(a.stderr, "registry: serving %s; Ctrl-C ends it\n", dir)
-	if err := server.Serve(ctx, l); err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
 }

@@ -249,9 +249,13 @@ func (p *Pipeline) url() string {
 // PlanUp says what Up would do, as far as it can be known before the images
 // are built.
 func (p *Pipeline) PlanUp(ctx context.Context) ([]string, error) {
-	out, err := p.PlanPush(nil)
+	plans, err := p.PlanPush(ctx, nil)
 	if err != nil {
 		return nil, err
+	}
+	var out []string
+	for _, plan := range plans {
+		out = append(out, plan.Lines()...)
 	}
 	return append(out, fmt.Sprintf("release project %s with these images, if any of them or the configuration changed", p.Project.Name)), nil
 }

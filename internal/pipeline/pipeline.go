@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"bareboat/builder"
 	"bareboat/internal/config"
 	"bareboat/internal/oci"
@@ -27,6 +29,8 @@ type Pipeline struct {
 	// Notify is told how far things are. It may be called from several
 	// goroutines.
 	Notify func(Event)
+	// Explain tells why layers are made, before they are.
+	Explain bool
 }
 
 // Event tells people how far something is.
@@ -35,6 +39,7 @@ type Event struct {
 	Text        string // what happens, or came of it
 	Done, Total int64  // bytes, where Total is not zero
 	Warn        bool
+	Lasting     bool // it stays to be read when other things happen
 }
 
 func (p *Pipeline) notify(e Event) {
@@ -51,6 +56,9 @@ type Image struct {
 	Digest  oci.Digest    `json:"digest"`
 	// Insecure allows Podman to pull it without TLS that can be verified.
 	Insecure bool `json:"-"`
+	// Platforms says what it is made of, one for each; empty for an image that
+	// was not built here.
+	Platforms []builder.Built `json:"platforms,omitempty"`
 }
 
 // ErrNoService says that the Compose file has no such service.
@@ -110,20 +118,27 @@ func (p *Pipeline) buildable(names []string) ([]config.Service, error) {
 	return out, nil
 }
 
-// Build builds the images of services and puts them into the local store.
+// Build builds the images of services and puts them into the local store. What
+// is there as it would be built is left alone.
 func (p *Pipeline) Build(ctx context.Context, services []string) ([]Image, error) {
-	built, err := p.images(ctx, services)
-	if err != nil {
-		return nil, err
-	}
-	var out []Image
-	for _, b := range built {
-		if _, err := p.Builder.Add(ctx, b.image); err != nil {
-			return nil, err
+	return p.each(ctx, services, func(ctx context.Context, s source) (Image, error) {
+		look, err := p.look(ctx, s)
+		if err != nil {
+			return Image{}, err
 		}
-		out = append(out, pinned(b.service.Name, b.image.Name, b.image.Digest))
-	}
-	return out, nil
+		if look.Known() && p.Builder.Stores(s.service.Image, look.Image.Digest) {
+			p.notify(Event{Subject: s.service.Name, Text: "nothing to do: the store has it"})
+			return s.made(pinned(s.service.Name, s.service.Image, look.Image.Digest), look), nil
+		}
+		made, err := p.make(ctx, s)
+		if err != nil {
+			return Image{}, err
+		}
+		if _, err := p.Builder.Add(ctx, made.Image); err != nil {
+			return Image{}, err
+		}
+		return s.made(pinned(s.service.Name, made.Image.Name, made.Image.Digest), made), nil
+	})
 }
 
 func pinned(service string, ref oci.Reference, d oci.Digest) Image {
@@ -131,78 +146,106 @@ func pinned(service string, ref oci.Reference, d oci.Digest) Image {
 	return Image{Service: service, Ref: ref, Pinned: ref.String(), Digest: d}
 }
 
-// builtImage is a service and its image in the cache.
-type builtImage struct {
+// source is a service and what its image is made from.
+type source struct {
 	service config.Service
-	image   oci.Image
+	recipe  *builder.Recipe
+	tree    string
 }
 
-// images builds the images of services, into the cache alone.
-func (p *Pipeline) images(ctx context.Context, services []string) ([]builtImage, error) {
+// made adds to an image what it is made of.
+func (s source) made(i Image, o builder.Outcome) Image {
+	i.Platforms = o.Images
+	return i
+}
+
+// each calls do for the services that have a recipe, side by side, and gives
+// the results in the services' order.
+func (p *Pipeline) each(ctx context.Context, services []string, do func(context.Context, source) (Image, error)) ([]Image, error) {
+	sources, err := p.sources(services)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Image, len(sources))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, s := range sources {
+		group.Go(func() (err error) {
+			out[i], err = do(ctx, s)
+			return err
+		})
+	}
+	return out, group.Wait()
+}
+
+// sources loads the recipes of services.
+func (p *Pipeline) sources(services []string) ([]source, error) {
 	chosen, err := p.buildable(services)
 	if err != nil {
 		return nil, err
 	}
-	var out []builtImage
+	var out []source
 	for _, s := range chosen {
 		r, tree, err := p.recipe(s)
 		if err != nil {
 			return nil, err
 		}
-		p.listen(s.Name)
-		img, err := p.Builder.Build(ctx, r, tree, s.Image)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, builtImage{service: s, image: img})
+		out = append(out, source{service: s, recipe: r, tree: tree})
 	}
+	p.listen(out)
 	return out, nil
 }
 
-// listen passes on what the builder tells while it works for a service.
-func (p *Pipeline) listen(service string) {
+// look says what making the image of a service would be, and, where that is
+// wanted, why.
+func (p *Pipeline) look(ctx context.Context, s source) (builder.Outcome, error) {
+	out, err := p.Builder.Look(ctx, s.recipe, s.tree, s.service.Image)
+	if err == nil && p.Explain {
+		for _, line := range or(out.Explain(), "nothing changed") {
+			p.notify(Event{Subject: s.service.Name, Text: line, Lasting: true})
+		}
+	}
+	return out, err
+}
+
+func or(lines []string, otherwise string) []string {
+	if len(lines) == 0 {
+		return []string{otherwise}
+	}
+	return lines
+}
+
+func (p *Pipeline) make(ctx context.Context, s source) (builder.Outcome, error) {
+	return p.Builder.Make(ctx, s.recipe, s.tree, s.service.Image)
+}
+
+// listen passes on what the builder tells of the services' images.
+func (p *Pipeline) listen(sources []source) {
+	services := map[string]string{}
+	for _, s := range sources {
+		services[s.service.Image.Name()] = s.service.Name
+		services[s.recipe.Path()] = s.service.Name
+	}
 	p.Builder.Notify = func(e builder.Event) {
-		p.notify(Event{Subject: service, Text: strings.TrimSuffix(e.Step+": "+e.Note, ": "), Warn: e.Warn})
+		p.notify(Event{Subject: services[e.Image], Text: strings.TrimSuffix(e.Step+": "+e.Note, ": "), Warn: e.Warn})
 	}
 }
 
 // Lock resolves the Debian packages of services' recipes anew, writes the locks
 // and says what changed, a line each.
 func (p *Pipeline) Lock(ctx context.Context, services []string) ([]string, error) {
-	chosen, err := p.buildable(services)
+	sources, err := p.sources(services)
 	if err != nil {
 		return nil, err
 	}
 	var out []string
-	for _, s := range chosen {
-		r, _, err := p.recipe(s)
-		if err != nil {
-			return nil, err
-		}
-		p.listen(s.Name)
-		changes, err := p.Builder.Lock(ctx, r)
+	for _, s := range sources {
+		changes, err := p.Builder.Lock(ctx, s.recipe)
 		if err != nil {
 			return nil, err
 		}
 		for _, c := range changes {
-			out = append(out, s.Name+": "+c)
+			out = append(out, s.service.Name+": "+c)
 		}
-	}
-	return out, nil
-}
-
-// PlanBuild says what Build would do.
-func (p *Pipeline) PlanBuild(services []string) ([]string, error) {
-	chosen, err := p.buildable(services)
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, s := range chosen {
-		if _, _, err := p.recipe(s); err != nil {
-			return nil, err
-		}
-		out = append(out, fmt.Sprintf("build %s from %s", s.Image, s.Recipe))
 	}
 	return out, nil
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -14,7 +15,7 @@ import (
 	"bareboat/internal/config"
 	"bareboat/internal/oci"
 	"bareboat/registry"
-	"bareboat/registry/embedded"
+	"bareboat/registry/store"
 )
 
 // destination is where images go to and come from during one command.
@@ -27,6 +28,8 @@ type destination struct {
 	// ended tells that embeddedAt gave the registry of another command, which
 	// has ended meanwhile; then embeddedAt gives another one.
 	ended func() bool
+	// moved counts how often that was so.
+	moved func() int
 	close func() error
 }
 
@@ -37,8 +40,11 @@ func (p *Pipeline) openRegistry(ctx context.Context) *destination {
 		client: registry.New(registry.Options{Insecure: p.Insecure}),
 		prefix: p.prefix(), insecure: p.Insecure, close: func() error { return nil },
 	}
+	var mu sync.Mutex // images are pushed side by side
 	address, guest := "", false
 	d.embeddedAt = func() (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
 		if address != "" {
 			return address, nil
 		}
@@ -52,12 +58,21 @@ func (p *Pipeline) openRegistry(ctx context.Context) *destination {
 		}
 		return address, nil
 	}
+	times := 0
 	d.ended = func() bool {
+		mu.Lock()
+		defer mu.Unlock()
 		if !guest || ctx.Err() != nil || answers(ctx, address) {
 			return false
 		}
 		address, guest = "", false
+		times++
 		return true
+	}
+	d.moved = func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return times
 	}
 	return d
 }
@@ -69,7 +84,9 @@ const moves = 10
 // registry was another command's that has ended.
 func (d *destination) steadily(do func() error) error {
 	for range moves {
-		if err := do(); err == nil || !d.ended() {
+		before := d.moved()
+		// Of images that are pushed side by side, one sees it first.
+		if err := do(); err == nil || !d.ended() && d.moved() == before {
 			return err
 		}
 	}
@@ -137,26 +154,36 @@ func serveEmbedded(ctx context.Context) (address string, stop func() error, err 
 	if err != nil {
 		return "", nil, err
 	}
-	server, err := openEmbedded(ctx, dir)
-	var locked *embedded.LockedError
-	if errors.As(err, &locked) && locked.Addr != "" {
-		return nearby(locked.Addr), nil, nil
-	}
-	if err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, errors.Join(err, server.Close())
+	wait, cancel := context.WithTimeout(ctx, ownerPatience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		lock, err := store.Acquire(dir)
+		var locked *store.LockedError
+		switch {
+		case err == nil:
+			if err := lock.Release(); err != nil {
+				return "", nil, err
+			}
+			// Another may be quicker: then it is asked again.
+			if address, stop, err = startRegistry(ctx, dir); !errors.Is(err, errQuicker) {
+				return address, stop, err
+			}
+		case !errors.As(err, &locked):
+			return "", nil, err
+		case locked.Addr != "" && answers(ctx, nearby(locked.Addr)):
+			return nearby(locked.Addr), nil, nil
+		}
+		select {
+		case <-wait.Done():
+			return "", nil, err
+		case <-tick.C: // the owner does not serve yet, or is about to end
+		}
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, l) }()
-	stop = func() error {
-		cancel()
-		return errors.Join(<-done, server.Close())
-	}
-	return l.Addr().String(), stop, nil
 }
 
 // nearby is the address of a listener as this machine reaches it: one that
@@ -169,27 +196,6 @@ func nearby(address string) string {
 	return address
 }
 
-// openEmbedded opens the store. A process that has it but does not serve yet,
-// or is about to end, is waited for.
-func openEmbedded(ctx context.Context, dir string) (*embedded.Server, error) {
-	ctx, cancel := context.WithTimeout(ctx, ownerPatience)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		server, err := embedded.Open(dir)
-		var locked *embedded.LockedError
-		if !errors.As(err, &locked) || locked.Addr != "" && answers(ctx, nearby(locked.Addr)) {
-			return server, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-tick.C:
-		}
-	}
-}
-
 // Push builds the images of services and pushes them, and gives them by the
 // names that they have at the registry.
 func (p *Pipeline) Push(ctx context.Context, services []string) (images []Image, err error) {
@@ -199,28 +205,73 @@ func (p *Pipeline) Push(ctx context.Context, services []string) (images []Image,
 }
 
 func (p *Pipeline) push(ctx context.Context, d *destination, services []string) ([]Image, error) {
-	built, err := p.images(ctx, services)
-	if err != nil {
-		return nil, err
-	}
-	var out []Image
-	for _, b := range built {
-		var to oci.Reference
-		var done registry.Pushed
-		err := d.steadily(func() (err error) {
-			if to, err = d.target(b.image.Name); err != nil {
-				return err
-			}
-			done, err = d.client.Push(ctx, b.image.Layout, b.image.Digest, to, p.transfer(b.service.Name))
-			return err
-		})
+	return p.each(ctx, services, func(ctx context.Context, s source) (Image, error) {
+		look, err := p.look(ctx, s)
 		if err != nil {
-			return nil, err
+			return Image{}, err
 		}
-		p.notify(Event{Subject: b.service.Name, Text: pushedText(done)})
-		out = append(out, d.pinned(b.service.Name, d.name(b.image.Name, to), b.image.Digest))
+		if look.Known() {
+			to, there, err := d.has(ctx, s.service.Image, look.Image.Digest)
+			if err != nil {
+				return Image{}, err
+			}
+			if there {
+				p.notify(Event{Subject: s.service.Name, Text: "nothing to do: the registry has it"})
+				return s.made(d.pinned(s.service.Name, d.name(s.service.Image, to), look.Image.Digest), look), nil
+			}
+		}
+		made, err := p.make(ctx, s)
+		if err != nil {
+			return Image{}, err
+		}
+		to, err := p.send(ctx, d, s.service.Name, made.Image)
+		if err != nil {
+			return Image{}, err
+		}
+		return s.made(d.pinned(s.service.Name, d.name(made.Image.Name, to), made.Image.Digest), made), nil
+	})
+}
+
+// has asks the registry whether an image's name stands for a digest there.
+func (d *destination) has(ctx context.Context, name oci.Reference, digest oci.Digest) (to oci.Reference, there bool, err error) {
+	if d.prefix == "" && name.IsLocal() {
+		// To look into a store that nobody serves is quicker than to serve it.
+		dir, err := RegistryDir()
+		if err != nil {
+			return to, false, err
+		}
+		tag := name.Tag
+		if tag == "" {
+			tag = "latest"
+		}
+		if found, err := store.Tagged(dir, name.Repository, tag); err == nil && found == digest {
+			return name, true, nil
+		}
 	}
-	return out, nil
+	err = d.steadily(func() (err error) {
+		if to, err = d.target(name); err != nil {
+			return err
+		}
+		there, err = d.client.Has(ctx, to, digest)
+		return err
+	})
+	return to, there, err
+}
+
+// send pushes an image and gives its name at the registry.
+func (p *Pipeline) send(ctx context.Context, d *destination, service string, img oci.Image) (to oci.Reference, err error) {
+	var done registry.Pushed
+	err = d.steadily(func() (err error) {
+		if to, err = d.target(img.Name); err != nil {
+			return err
+		}
+		done, err = d.client.Push(ctx, img.Layout, img.Digest, to, p.transfer(service))
+		return err
+	})
+	if err == nil {
+		p.notify(Event{Subject: service, Text: pushedText(done)})
+	}
+	return to, err
 }
 
 // name is how an image at a registry is told to others. The embedded registry
@@ -264,32 +315,6 @@ func (p *Pipeline) transfer(service string) registry.Progress {
 		}
 		p.notify(event)
 	}
-}
-
-// PlanPush says what Push would do.
-func (p *Pipeline) PlanPush(services []string) ([]string, error) {
-	out, err := p.PlanBuild(services)
-	if err != nil {
-		return nil, err
-	}
-	chosen, err := p.buildable(services)
-	if err != nil {
-		return nil, err
-	}
-	const somewhere = "127.0.0.1:0"
-	d := &destination{prefix: p.prefix(), embeddedAt: func() (string, error) { return somewhere, nil }}
-	for _, s := range chosen {
-		to, err := d.target(s.Image)
-		switch {
-		case err != nil:
-			return nil, err
-		case to.Registry == somewhere:
-			out = append(out, fmt.Sprintf("push %s to the embedded registry", s.Image))
-		default:
-			out = append(out, fmt.Sprintf("push %s", to))
-		}
-	}
-	return out, nil
 }
 
 // resolve gives a service's image as the registry has it now.

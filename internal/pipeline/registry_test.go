@@ -13,13 +13,37 @@ import (
 	"bareboat/internal/config"
 	"bareboat/internal/pipeline"
 	"bareboat/registry/embedded"
+	"bareboat/registry/embedded/program"
 )
 
 func TestMain(m *testing.M) {
 	if builder.Init() {
 		return
 	}
-	os.Exit(m.Run())
+	if filepath.Base(os.Args[0]) == program.Name {
+		os.Exit(program.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(withRegistry(m))
+}
+
+// withRegistry runs the tests with this program in PATH as the registry's.
+func withRegistry(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "bin")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	if err := os.Symlink(self, filepath.Join(dir, program.Name)); err != nil {
+		panic(err)
+	}
+	if err := os.Setenv("PATH", dir+":"+os.Getenv("PATH")); err != nil {
+		panic(err)
+	}
+	return m.Run()
 }
 
 // lend serves the embedded registry, as another command does, until end.

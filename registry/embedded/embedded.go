@@ -28,12 +28,11 @@ import (
 
 	"github.com/olareg/olareg"
 	"github.com/olareg/olareg/config"
+
+	"bareboat/registry/store"
 )
 
 const (
-	// repositories is the folder of a store that olareg owns. The lock and the
-	// owner's note stand beside it: a repository may have any name.
-	repositories = "repositories"
 	// grace is how long a blob may wait for its manifest. It has to outlast
 	// the slowest push, which uploads the blobs first.
 	grace = 24 * time.Hour
@@ -44,15 +43,17 @@ const (
 	shutdown = 10 * time.Second
 )
 
+// LockedError tells that another process owns a store.
+type LockedError = store.LockedError
+
 // ErrClosed is what a Server answers with after Close.
 var ErrClosed = errors.New("registry is closed")
 
 // Server is an open store and the registry over it, an http.Handler. Close it
 // to let go of the store.
 type Server struct {
-	dir   string
-	lock  *os.File
-	owner owner
+	dir  string
+	lock *store.Lock
 
 	mu       sync.RWMutex // held for reading by each request, so that Close waits
 	registry *olareg.Server
@@ -71,16 +72,17 @@ func WithLog(log *slog.Logger) Option {
 // removes what a crash left of uploads. When another process has the store
 // the error is a *LockedError.
 func Open(dir string, options ...Option) (*Server, error) {
-	root := filepath.Join(dir, repositories)
+	root := filepath.Join(dir, store.Repositories)
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open registry store %s: %w", dir, err)
 	}
-	s := &Server{dir: dir, owner: owner{PID: os.Getpid(), Started: time.Now().UTC()}}
-	if err := s.acquire(); err != nil {
+	lock, err := store.Acquire(dir)
+	if err != nil {
 		return nil, err
 	}
+	s := &Server{dir: dir, lock: lock}
 	if err := errors.Join(os.Chmod(root, 0o700), s.sweep(root)); err != nil {
-		return nil, errors.Join(fmt.Errorf("open registry store %s: %w", dir, err), s.release())
+		return nil, errors.Join(fmt.Errorf("open registry store %s: %w", dir, err), s.lock.Release())
 	}
 	conf := settings(root)
 	for _, o := range options {
@@ -193,7 +195,7 @@ func (s *Server) servedAt(addr string) error {
 	if s.registry == nil {
 		return ErrClosed
 	}
-	return s.announce(addr)
+	return s.lock.Announce(addr)
 }
 
 // stop ends server; requests that outlast the time limit are cut off.
@@ -220,5 +222,5 @@ func (s *Server) Close() error {
 	if err != nil {
 		err = fmt.Errorf("close registry store %s: %w", s.dir, err)
 	}
-	return errors.Join(err, s.release())
+	return errors.Join(err, s.lock.Release())
 }

@@ -1,4 +1,10 @@
-package embedded
+// Package store is the folder that the embedded registry keeps: who owns it,
+// and what is in it, for those who need not run the registry to know.
+//
+// The owner of a store is the one process that has it open. It holds a lock that
+// the kernel drops when it ends, and leaves a note of who it is and where it
+// serves, so that others can go through it.
+package store
 
 import (
 	"encoding/json"
@@ -6,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,53 +54,72 @@ type owner struct {
 	Started time.Time `json:"started"`
 }
 
-// acquire takes the store's lock. The kernel drops it when the process ends,
-// however that happens.
-func (s *Server) acquire() error {
-	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+// Lock is the ownership of a store.
+type Lock struct {
+	dir  string
+	file *os.File
+
+	mu   sync.Mutex
+	note owner
+	gone bool
+}
+
+// Acquire takes the store in dir, a folder that is there. When another process
+// has it the error is a *LockedError. The kernel drops the lock when the process
+// ends, however that happens.
+func Acquire(dir string) (*Lock, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return fmt.Errorf("open registry store %s: %w", s.dir, err)
+		return nil, fmt.Errorf("open registry store %s: %w", dir, err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return errors.Join(lockedBy(s.dir), f.Close())
+		return nil, errors.Join(lockedBy(dir), f.Close())
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("lock registry store %s: %w", s.dir, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock registry store %s: %w", dir, err), f.Close())
 	}
-	s.lock = f
-	if err := s.announce(""); err != nil {
-		return errors.Join(err, s.release())
+	l := &Lock{dir: dir, file: f, note: owner{PID: os.Getpid(), Started: time.Now().UTC()}}
+	if err := l.Announce(""); err != nil {
+		return nil, errors.Join(err, l.Release())
 	}
-	return nil
+	return l, nil
 }
 
-// release lets go of the lock, the owner's note first: between the two the
+// Release lets go of the lock, the owner's note first: between the two the
 // store has an owner that nobody can name, never a note without an owner.
-func (s *Server) release() error {
-	err := os.Remove(filepath.Join(s.dir, ownerFile))
+func (l *Lock) Release() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gone = true
+	err := os.Remove(filepath.Join(l.dir, ownerFile))
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, l.file.Close())
 }
 
-// announce writes the owner's note, with the address where the store is served.
-func (s *Server) announce(addr string) error {
-	note := s.owner
+// Announce writes the owner's note, with the address where the store is served.
+func (l *Lock) Announce(addr string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		return nil // the note is another owner's
+	}
+	note := l.note
 	note.Addr = addr
 	text, err := json.Marshal(note)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(s.dir, ownerFile)
+	path := filepath.Join(l.dir, ownerFile)
 	temporary := path + ".new"
 	err = os.WriteFile(temporary, text, 0o600)
 	if err == nil {
 		err = os.Rename(temporary, path)
 	}
 	if err != nil {
-		return fmt.Errorf("note the owner of registry store %s: %w", s.dir, err)
+		return fmt.Errorf("note the owner of registry store %s: %w", l.dir, err)
 	}
 	return nil
 }
