@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"strings"
 
+	"golang.org/x/mod/module"
+
 	"bareboat/builder/layer"
 )
 
@@ -71,6 +73,9 @@ func (g *GoSource) validate() error {
 	}
 	if strings.HasPrefix(g.Package, "-") {
 		return fmt.Errorf("go.package: %q is not a package", g.Package)
+	}
+	if pkg, version, ok := strings.Cut(g.Package, "@"); ok && (pkg == "" || module.CanonicalVersion(version) != version || version == "") {
+		return fmt.Errorf("go.package: %q is not PACKAGE@VERSION with an exact version such as v1.2.3 (an image is a function of its content: a branch, or latest, means another one tomorrow)", g.Package)
 	}
 	return nil
 }
