@@ -86,7 +86,7 @@ func TestDecodeRecipeRefuses(t *testing.T) {
 		"layers: [{debian: {packages: [ab], suite: ../x}}]":                               "suite",
 		"layers: [{debian: {packages: [ab], exclude: [ab]}}]":                             "both in packages and in exclude",
 		"layers: [{timezones: {suit: x}}]":                                                "unknown key \"suit\"",
-		"layers: &x [*x]":                                                                 "contains itself",
+		"layers: &x [*x]":                                                                 "line 1: cannot unmarshal",
 	} {
 		_, err := builder.DecodeRecipe([]byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
