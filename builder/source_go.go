@@ -33,6 +33,7 @@ type GoSource struct {
 // CompileError is what the Go compiler said of a package.
 type CompileError struct {
 	Package string
+	Dir     string // that the compiler ran in; names of files start there
 	Output  string // what the go command printed
 	Err     error
 }
@@ -159,7 +160,7 @@ func (g *GoSource) run(ctx context.Context, dir string, p Platform, env []string
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
-		return "", &CompileError{Package: g.Package, Output: said.String(), Err: err}
+		return "", &CompileError{Package: g.Package, Dir: dir, Output: said.String(), Err: err}
 	}
 	if remote {
 		return installed(binary, p)
