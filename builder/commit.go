@@ -244,7 +244,8 @@ func configure(b *buildah.Builder, c Config, p Platform) {
 
 type addRequest struct{ Layout, Name string }
 
-// add copies the only image of a layout into the store.
+// add copies the only image of a layout into the store. One without a name is
+// known by its ID alone, which is the digest of its config.
 func add(ctx context.Context, store storage.Store, r addRequest) (string, error) {
 	dir, err := os.MkdirTemp("", "bareboat-")
 	if err != nil {
@@ -259,7 +260,7 @@ func add(ctx context.Context, store storage.Store, r addRequest) (string, error)
 	if err != nil {
 		return "", err
 	}
-	dest, err := is.Transport.ParseStoreReference(store, r.Name)
+	dest, err := destination(ctx, store, src, r.Name)
 	if err != nil {
 		return "", err
 	}

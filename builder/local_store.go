@@ -1,0 +1,226 @@
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"go.podman.io/image/v5/image"
+	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/pkg/blobinfocache/none"
+	is "go.podman.io/image/v5/storage"
+	"go.podman.io/image/v5/types"
+	"go.podman.io/storage"
+
+	"bareboat/internal/oci"
+)
+
+// What is in this file runs in the store's process, see store.go.
+
+// serveLocal does what the commands for local images ask for.
+func serveLocal(ctx context.Context, store storage.Store, call storeCall) (any, error) {
+	switch call.Op {
+	case "tag":
+		return decoded(call.Request, func(r renameRequest) (bool, error) { return rename(store, r, store.AddNames) })
+	case "untag":
+		return decoded(call.Request, func(r renameRequest) (bool, error) { return rename(store, r, store.RemoveNames) })
+	case "remove":
+		return decoded(call.Request, func(r removeRequest) (removeResult, error) { return remove(store, r) })
+	case "export":
+		return decoded(call.Request, func(r exportRequest) (exported, error) { return export(ctx, store, r) })
+	}
+	return nil, fmt.Errorf("unknown operation %q", call.Op)
+}
+
+// destination is a place in the store for an image. One without a name is known
+// by its ID, which is the digest of its config.
+func destination(ctx context.Context, store storage.Store, from types.ImageReference, name string) (types.ImageReference, error) {
+	if name != "" {
+		return is.Transport.ParseStoreReference(store, name)
+	}
+	img, err := from.NewImage(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer img.Close()
+	return is.Transport.NewStoreReference(store, nil, img.ConfigInfo().Digest.Encoded())
+}
+
+type renameRequest struct {
+	Name  string
+	Names []string // none: all that the image has
+}
+
+// rename calls change with an image's ID and names. It gives false where there
+// is no such image.
+func rename(store storage.Store, r renameRequest, change func(id string, names []string) error) (bool, error) {
+	img, err := find(store, r.Name)
+	if err != nil || img == nil {
+		return false, err
+	}
+	names := r.Names
+	if len(names) == 0 {
+		names = img.Names
+	}
+	return true, change(img.ID, names)
+}
+
+type removeRequest struct {
+	Name  string
+	Force bool
+}
+
+type removeResult struct {
+	Found   bool
+	InUse   []string // containers that are in the way
+	Removed Removed
+}
+
+func remove(store storage.Store, r removeRequest) (removeResult, error) {
+	img, err := find(store, r.Name)
+	if err != nil || img == nil {
+		return removeResult{}, err
+	}
+	out := removeResult{Found: true}
+	given := chosenOf(img.Names, r.Name)
+	if given != "" && len(img.Names) > 1 {
+		out.Removed.Untagged = []string{given}
+		return out, store.RemoveNames(img.ID, []string{given})
+	}
+	if given == "" && len(img.Names) > 1 && !r.Force {
+		return out, fmt.Errorf("the image has several names (%v): name one, or force it", img.Names)
+	}
+	containers, err := store.Containers()
+	if err != nil {
+		return out, err
+	}
+	for _, c := range containers {
+		if c.ImageID == img.ID {
+			out.InUse = append(out.InUse, c.ID)
+		}
+	}
+	if len(out.InUse) > 0 {
+		return out, nil
+	}
+	out.Removed = Removed{Untagged: img.Names, Deleted: img.ID}
+	_, err = store.DeleteImage(img.ID, true)
+	return out, err
+}
+
+// chosenOf is the one of an image's names that was asked for; empty where it
+// was found by something else.
+func chosenOf(names []string, asked string) string {
+	for _, parse := range []func(string) (oci.Reference, error){oci.ParseLocal, oci.ParseReference} {
+		if ref, err := parse(asked); err == nil && slices.Contains(names, tagged(ref).String()) {
+			return tagged(ref).String()
+		}
+	}
+	return ""
+}
+
+type exportRequest struct {
+	Name  string
+	Dir   string // where to write layers
+	Blobs string // folder of blobs that need not be written
+}
+
+// exported is an image as the store has it.
+type exported struct {
+	Found       bool
+	Names       []string
+	MediaType   string // of the manifest
+	Manifest    []byte
+	Annotations map[string]string
+	Config      []byte
+	Layers      []exportedLayer
+}
+
+// exportedLayer is a layer: as the manifest names it, and its tar, unless there
+// is a blob of it.
+type exportedLayer struct {
+	Original oci.Descriptor
+	Tar      string
+}
+
+func export(ctx context.Context, store storage.Store, r exportRequest) (out exported, err error) {
+	img, err := find(store, r.Name)
+	if err != nil || img == nil {
+		return exported{}, err
+	}
+	ref, err := is.Transport.NewStoreReference(store, nil, img.ID)
+	if err != nil {
+		return exported{}, err
+	}
+	sys := &types.SystemContext{}
+	src, err := ref.NewImageSource(ctx, sys)
+	if err != nil {
+		return exported{}, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	out = exported{Found: true, Names: img.Names}
+	if out.Manifest, out.MediaType, err = src.GetManifest(ctx, nil); err != nil {
+		return exported{}, err
+	}
+	if manifest.MIMETypeIsMultiImage(out.MediaType) {
+		return exported{}, errors.New("it is a list of images, not an image")
+	}
+	parsed, err := image.FromUnparsedImage(ctx, sys, image.UnparsedInstance(src, nil))
+	if err != nil {
+		return exported{}, err
+	}
+	if out.Config, err = parsed.ConfigBlob(ctx); err != nil {
+		return exported{}, err
+	}
+	var annotated struct{ Annotations map[string]string }
+	if err := json.Unmarshal(out.Manifest, &annotated); err != nil {
+		return exported{}, err
+	}
+	out.Annotations = annotated.Annotations
+	out.Layers, err = exportLayers(ctx, src, parsed.LayerInfos(), r)
+	return out, err
+}
+
+func exportLayers(ctx context.Context, src types.ImageSource, named []types.BlobInfo, r exportRequest) ([]exportedLayer, error) {
+	kept, err := src.LayerInfosForCopy(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	if kept == nil {
+		kept = named
+	}
+	if len(kept) != len(named) {
+		return nil, fmt.Errorf("its manifest names %d layers, the store has %d", len(named), len(kept))
+	}
+	var out []exportedLayer
+	for i, info := range named {
+		l := exportedLayer{Original: oci.Descriptor{MediaType: info.MediaType, Digest: info.Digest, Size: info.Size, Annotations: info.Annotations}}
+		blob, err := os.Stat(filepath.Join(r.Blobs, info.Digest.Encoded()))
+		if have := err == nil && blob.Size() == info.Size; !have || info.Digest == kept[i].Digest {
+			l.Tar = filepath.Join(r.Dir, fmt.Sprintf("layer-%d.tar", i))
+			if err := writeBlob(ctx, src, kept[i], l.Tar); err != nil {
+				return nil, fmt.Errorf("layer %s: %w", info.Digest, err)
+			}
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func writeBlob(ctx context.Context, src types.ImageSource, info types.BlobInfo, path string) (err error) {
+	in, _, err := src.GetBlob(ctx, info, none.NoCache)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, in)
+	return errors.Join(err, f.Close())
+}
