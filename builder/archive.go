@@ -97,24 +97,56 @@ func writeDockerArchive(ctx context.Context, images []oci.Image, to, work string
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	for _, img := range images {
-		src, err := layout.NewReference(img.Layout, "")
+	all, err := sameImages(images)
+	if err != nil {
+		return err
+	}
+	for _, same := range all {
+		src, err := layout.NewReference(same.layout, "")
 		if err != nil {
 			return err
 		}
-		named, err := namedTagged(img.Name)
+		dest, err := w.NewReference(nil)
 		if err != nil {
 			return err
 		}
-		dest, err := w.NewReference(named)
-		if err != nil {
-			return err
-		}
+		sys.DockerArchiveAdditionalTags = same.names
 		if err := convert(ctx, dest, src, sys); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sameImage is an image and all the names that it is saved under.
+type sameImage struct {
+	config oci.Digest // the image's ID
+	layout string
+	names  []reference.NamedTagged
+}
+
+// sameImages joins those that are one image, of which an archive tells once.
+func sameImages(images []oci.Image) ([]sameImage, error) {
+	var out []sameImage
+	for _, img := range images {
+		var m oci.Manifest
+		if err := readJSON(blobOf(img.Layout, img.Digest), &m); err != nil {
+			return nil, err
+		}
+		named, err := namedTagged(img.Name)
+		if err != nil {
+			return nil, err
+		}
+		at := slices.IndexFunc(out, func(s sameImage) bool { return s.config == m.Config.Digest })
+		if at < 0 {
+			at = len(out)
+			out = append(out, sameImage{config: m.Config.Digest, layout: img.Layout})
+		}
+		if named != nil {
+			out[at].names = append(out[at].names, named)
+		}
+	}
+	return out, nil
 }
 
 // namedTagged is nil for an image that has no name.

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -160,14 +159,13 @@ func (b *Builder) export(ctx context.Context, name string) (oci.Image, error) {
 	}
 	defer os.RemoveAll(work)
 	var e exported
-	r := exportRequest{Name: name, Dir: work, Blobs: filepath.Dir(c.Blob(digest.FromString("")))}
-	if err := b.inStore(ctx, "export", r, &e); err != nil {
+	if err := b.inStore(ctx, "export", name, &e); err != nil {
 		return oci.Image{}, err
 	}
 	if !e.Found {
 		return oci.Image{}, ErrNoImage
 	}
-	m, err := b.assemble(c, e)
+	m, err := b.exporting(c, e, work).assemble(ctx)
 	if err != nil {
 		return oci.Image{}, err
 	}
@@ -181,26 +179,45 @@ func (b *Builder) export(ctx context.Context, name string) (oci.Image, error) {
 	return img, err
 }
 
+// exporting is the reading of one image out of the store.
+type exporting struct {
+	exported
+	*Builder
+	cache *cache.Cache
+	work  string
+	diffs []oci.Digest
+}
+
+func (b *Builder) exporting(c *cache.Cache, e exported, work string) *exporting {
+	return &exporting{exported: e, Builder: b, cache: c, work: work}
+}
+
 // assemble puts an image's blobs into the cache, and gives its manifest.
-func (b *Builder) assemble(c *cache.Cache, e exported) (oci.Descriptor, error) {
-	r := localRecord{}
-	same := true
-	for _, l := range e.Layers {
-		blob, err := b.blob(c, l)
+func (e *exporting) assemble(ctx context.Context) (oci.Descriptor, error) {
+	var parsed oci.ImageConfig
+	if err := json.Unmarshal(e.Config, &parsed); err != nil {
+		return oci.Descriptor{}, fmt.Errorf("read its config: %w", err)
+	}
+	if e.diffs = parsed.RootFS.DiffIDs; len(e.diffs) != len(e.Layers) {
+		return oci.Descriptor{}, fmt.Errorf("its manifest names %d layers, its config %d", len(e.Layers), len(e.diffs))
+	}
+	r, same := localRecord{}, true
+	for i := range e.Layers {
+		blob, err := e.blob(ctx, i)
 		if err != nil {
-			return oci.Descriptor{}, err
+			return oci.Descriptor{}, fmt.Errorf("layer %s: %w", e.diffs[i], err)
 		}
-		same = same && blob.Digest == l.Original.Digest
+		same = same && blob.Digest == e.Layers[i].Digest
 		r.Blobs = append(r.Blobs, blob)
 	}
-	config, err := c.PutBytes(v1.MediaTypeImageConfig, e.Config)
+	config, err := e.cache.PutBytes(v1.MediaTypeImageConfig, e.Config)
 	if err != nil {
 		return oci.Descriptor{}, err
 	}
 	if same {
-		r.Manifest, err = c.PutBytes(e.MediaType, e.Manifest)
+		r.Manifest, err = e.cache.PutBytes(e.MediaType, e.Manifest)
 	} else {
-		r.Manifest, err = putJSON(c, v1.MediaTypeImageManifest, oci.Manifest{
+		r.Manifest, err = putJSON(e.cache, v1.MediaTypeImageManifest, oci.Manifest{
 			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest,
 			Config: config, Layers: r.Blobs, Annotations: e.Annotations,
 		})
@@ -209,27 +226,48 @@ func (b *Builder) assemble(c *cache.Cache, e exported) (oci.Descriptor, error) {
 		return oci.Descriptor{}, err
 	}
 	r.Blobs = append(r.Blobs, config)
-	return r.Manifest, c.Save(kindLocal, r.Manifest.Digest, r)
+	return r.Manifest, e.cache.Save(kindLocal, r.Manifest.Digest, r)
 }
 
 // blob gives a layer as its manifest names it where that is possible, else
 // compressed in our own way.
-func (b *Builder) blob(c *cache.Cache, l exportedLayer) (oci.Descriptor, error) {
-	if l.Tar == "" {
-		return l.Original, c.Check(l.Original)
+func (e *exporting) blob(ctx context.Context, i int) (oci.Descriptor, error) {
+	named := e.Layers[i]
+	if named.Digest != e.diffs[i] && e.cache.Check(named) == nil {
+		return named, nil
 	}
-	how, err := newCompressor(compressionOf(l.Original))
+	how, err := newCompressor(compressionOf(named))
 	if err != nil {
 		return oci.Descriptor{}, err
 	}
-	d, err := how.compress(c, l.Tar)
-	if err == nil && d.Digest == l.Original.Digest {
-		return l.Original, os.Remove(l.Tar)
+	d, err := e.compressed(ctx, i, how)
+	switch {
+	case err != nil:
+		return oci.Descriptor{}, err
+	case d.Digest == named.Digest:
+		return named, nil
+	case how.name == Compressions[0]:
+		return d, nil
 	}
-	if err == nil && how.name != Compressions[0] {
-		d, err = compressor{name: Compressions[0]}.compress(c, l.Tar)
+	return e.compressed(ctx, i, compressor{name: Compressions[0]})
+}
+
+// compressed gives a layer compressed in some way, from the cache if it is
+// there.
+func (e *exporting) compressed(ctx context.Context, i int, how compressor) (d oci.Descriptor, err error) {
+	key := how.blobKey(e.diffs[i])
+	if err := e.cache.Load(kindBlob, key, &d); err == nil && e.cache.Check(d) == nil {
+		return d, nil
 	}
-	return d, errors.Join(err, os.Remove(l.Tar))
+	r := layerRequest{ID: e.ID, Index: i, Path: filepath.Join(e.work, fmt.Sprintf("layer-%d.tar", i))}
+	if err := e.inStore(ctx, "layer", r, new(bool)); err != nil {
+		return oci.Descriptor{}, err
+	}
+	defer func() { err = errors.Join(err, os.Remove(r.Path)) }()
+	if d, err = how.compress(e.cache, r.Path); err != nil {
+		return oci.Descriptor{}, err
+	}
+	return d, e.cache.Save(kindBlob, key, d)
 }
 
 func putJSON(c *cache.Cache, mediaType string, value any) (oci.Descriptor, error) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"go.podman.io/image/v5/image"
@@ -32,7 +31,9 @@ func serveLocal(ctx context.Context, store storage.Store, call storeCall) (any, 
 	case "remove":
 		return decoded(call.Request, func(r removeRequest) (removeResult, error) { return remove(store, r) })
 	case "export":
-		return decoded(call.Request, func(r exportRequest) (exported, error) { return export(ctx, store, r) })
+		return decoded(call.Request, func(name string) (exported, error) { return export(ctx, store, name) })
+	case "layer":
+		return decoded(call.Request, func(r layerRequest) (bool, error) { return true, writeLayer(ctx, store, r) })
 	}
 	return nil, fmt.Errorf("unknown operation %q", call.Op)
 }
@@ -123,101 +124,85 @@ func chosenOf(names []string, asked string) string {
 	return ""
 }
 
-type exportRequest struct {
-	Name  string
-	Dir   string // where to write layers
-	Blobs string // folder of blobs that need not be written
-}
-
 // exported is an image as the store has it.
 type exported struct {
 	Found       bool
+	ID          string
 	Names       []string
 	MediaType   string // of the manifest
 	Manifest    []byte
 	Annotations map[string]string
 	Config      []byte
-	Layers      []exportedLayer
+	Layers      []oci.Descriptor // as the manifest names them
 }
 
-// exportedLayer is a layer: as the manifest names it, and its tar, unless there
-// is a blob of it.
-type exportedLayer struct {
-	Original oci.Descriptor
-	Tar      string
-}
-
-func export(ctx context.Context, store storage.Store, r exportRequest) (out exported, err error) {
-	img, err := find(store, r.Name)
+func export(ctx context.Context, store storage.Store, name string) (out exported, err error) {
+	img, err := find(store, name)
 	if err != nil || img == nil {
 		return exported{}, err
 	}
-	ref, err := is.Transport.NewStoreReference(store, nil, img.ID)
-	if err != nil {
-		return exported{}, err
-	}
-	sys := &types.SystemContext{}
-	src, err := ref.NewImageSource(ctx, sys)
+	src, err := open(ctx, store, img.ID)
 	if err != nil {
 		return exported{}, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	out = exported{Found: true, Names: img.Names}
+	out = exported{Found: true, ID: img.ID, Names: img.Names}
 	if out.Manifest, out.MediaType, err = src.GetManifest(ctx, nil); err != nil {
 		return exported{}, err
 	}
 	if manifest.MIMETypeIsMultiImage(out.MediaType) {
 		return exported{}, errors.New("it is a list of images, not an image")
 	}
-	parsed, err := image.FromUnparsedImage(ctx, sys, image.UnparsedInstance(src, nil))
+	parsed, err := image.FromUnparsedImage(ctx, nil, image.UnparsedInstance(src, nil))
 	if err != nil {
 		return exported{}, err
 	}
 	if out.Config, err = parsed.ConfigBlob(ctx); err != nil {
 		return exported{}, err
 	}
-	var annotated struct{ Annotations map[string]string }
-	if err := json.Unmarshal(out.Manifest, &annotated); err != nil {
-		return exported{}, err
+	for _, l := range parsed.LayerInfos() {
+		out.Layers = append(out.Layers, oci.Descriptor{MediaType: l.MediaType, Digest: l.Digest, Size: l.Size, Annotations: l.Annotations})
 	}
+	var annotated struct{ Annotations map[string]string }
+	err = json.Unmarshal(out.Manifest, &annotated)
 	out.Annotations = annotated.Annotations
-	out.Layers, err = exportLayers(ctx, src, parsed.LayerInfos(), r)
 	return out, err
 }
 
-func exportLayers(ctx context.Context, src types.ImageSource, named []types.BlobInfo, r exportRequest) ([]exportedLayer, error) {
-	kept, err := src.LayerInfosForCopy(ctx, nil)
+func open(ctx context.Context, store storage.Store, id string) (types.ImageSource, error) {
+	ref, err := is.Transport.NewStoreReference(store, nil, id)
 	if err != nil {
 		return nil, err
 	}
-	if kept == nil {
-		kept = named
-	}
-	if len(kept) != len(named) {
-		return nil, fmt.Errorf("its manifest names %d layers, the store has %d", len(named), len(kept))
-	}
-	var out []exportedLayer
-	for i, info := range named {
-		l := exportedLayer{Original: oci.Descriptor{MediaType: info.MediaType, Digest: info.Digest, Size: info.Size, Annotations: info.Annotations}}
-		blob, err := os.Stat(filepath.Join(r.Blobs, info.Digest.Encoded()))
-		if have := err == nil && blob.Size() == info.Size; !have || info.Digest == kept[i].Digest {
-			l.Tar = filepath.Join(r.Dir, fmt.Sprintf("layer-%d.tar", i))
-			if err := writeBlob(ctx, src, kept[i], l.Tar); err != nil {
-				return nil, fmt.Errorf("layer %s: %w", info.Digest, err)
-			}
-		}
-		out = append(out, l)
-	}
-	return out, nil
+	return ref.NewImageSource(ctx, nil)
 }
 
-func writeBlob(ctx context.Context, src types.ImageSource, info types.BlobInfo, path string) (err error) {
-	in, _, err := src.GetBlob(ctx, info, none.NoCache)
+// layerRequest asks for a layer's tar.
+type layerRequest struct {
+	ID    string // of the image
+	Index int    // among its layers
+	Path  string // of the tar
+}
+
+func writeLayer(ctx context.Context, store storage.Store, r layerRequest) (err error) {
+	src, err := open(ctx, store, r.ID)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	layers, err := src.LayerInfosForCopy(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if r.Index >= len(layers) {
+		return fmt.Errorf("the store has %d of its layers", len(layers))
+	}
+	in, _, err := src.GetBlob(ctx, layers[r.Index], none.NoCache)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(r.Path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}

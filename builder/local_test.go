@@ -346,3 +346,21 @@ func read(t *testing.T, path string) string {
 	}
 	return string(content)
 }
+
+// What another tool built into the store is read the same each time.
+func TestExportOfWhatOthersBuilt(t *testing.T) {
+	b := newBuilder(t)
+	dir := project(t, map[string]string{"Containerfile": "FROM scratch\nCOPY one /one\n", "one": "1"})
+	run(t, "buildah", "--root", b.Root, "--runroot", b.RunRoot, "build", "--isolation=chroot", "--tag=theirs", dir)
+	one, err := b.Export(t.Context(), "theirs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files(t, one)["one"] != "1" {
+		t.Error("the file is not in it")
+	}
+	again := &builder.Builder{Cache: t.TempDir(), Root: b.Root, RunRoot: b.RunRoot}
+	if two, err := again.Export(t.Context(), "theirs"); err != nil || two.Digest != one.Digest {
+		t.Errorf("%s and %s, %v", one.Digest, two.Digest, err)
+	}
+}
