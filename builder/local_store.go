@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/pkg/blobinfocache/none"
@@ -32,6 +33,8 @@ func serveLocal(ctx context.Context, store storage.Store, call storeCall) (any, 
 		return decoded(call.Request, func(r removeRequest) (removeResult, error) { return remove(store, r) })
 	case "export":
 		return decoded(call.Request, func(name string) (exported, error) { return export(ctx, store, name) })
+	case "containerfile":
+		return decoded(call.Request, func(r containerfileCall) (string, error) { return buildContainerfile(ctx, store, r) })
 	case "layer":
 		return decoded(call.Request, func(r layerRequest) (bool, error) { return true, writeLayer(ctx, store, r) })
 	}
@@ -40,16 +43,56 @@ func serveLocal(ctx context.Context, store storage.Store, call storeCall) (any, 
 
 // destination is a place in the store for an image. One without a name is known
 // by its ID, which is the digest of its config.
+//
+// The store calls an image by the digest that it had first. One that was built
+// in the store had its layers uncompressed then: where it has no name yet, it
+// gives way to what it was exported as.
 func destination(ctx context.Context, store storage.Store, from types.ImageReference, name string) (types.ImageReference, error) {
-	if name != "" {
-		return is.Transport.ParseStoreReference(store, name)
-	}
 	img, err := from.NewImage(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer img.Close()
-	return is.Transport.NewStoreReference(store, nil, img.ConfigInfo().Digest.Encoded())
+	id := img.ConfigInfo().Digest.Encoded()
+	text, _, err := img.Manifest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	there, err := store.Image(id)
+	if err == nil && len(there.Names) == 0 && there.Digest != digest.FromBytes(text) {
+		err = deleteUnused(store, id)
+	}
+	if err != nil && !errors.Is(err, storage.ErrImageUnknown) {
+		return nil, err
+	}
+	if name == "" {
+		return is.Transport.NewStoreReference(store, nil, id)
+	}
+	return is.Transport.ParseStoreReference(store, name)
+}
+
+func deleteUnused(store storage.Store, id string) error {
+	used, err := containersOf(store, id)
+	if err != nil || len(used) > 0 {
+		return err
+	}
+	_, err = store.DeleteImage(id, true)
+	return err
+}
+
+// containersOf are the containers that are made of an image.
+func containersOf(store storage.Store, id string) ([]string, error) {
+	all, err := store.Containers()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, c := range all {
+		if c.ImageID == id {
+			out = append(out, c.ID)
+		}
+	}
+	return out, nil
 }
 
 type renameRequest struct {
@@ -96,17 +139,8 @@ func remove(store storage.Store, r removeRequest) (removeResult, error) {
 	if given == "" && len(img.Names) > 1 && !r.Force {
 		return out, fmt.Errorf("the image has several names (%v): name one, or force it", img.Names)
 	}
-	containers, err := store.Containers()
-	if err != nil {
+	if out.InUse, err = containersOf(store, img.ID); err != nil || len(out.InUse) > 0 {
 		return out, err
-	}
-	for _, c := range containers {
-		if c.ImageID == img.ID {
-			out.InUse = append(out.InUse, c.ID)
-		}
-	}
-	if len(out.InUse) > 0 {
-		return out, nil
 	}
 	out.Removed = Removed{Untagged: img.Names, Deleted: img.ID}
 	_, err = store.DeleteImage(img.ID, true)
