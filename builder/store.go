@@ -59,6 +59,11 @@ type storeAnswer struct {
 // where the user is not root. Ending ctx ends the process; it dies with this
 // one in any case.
 func (b *Builder) inStore(ctx context.Context, op string, request, result any) error {
+	return b.inStoreTelling(ctx, io.Discard, op, request, result)
+}
+
+// inStoreTelling is inStore, and passes on what the process says meanwhile.
+func (b *Builder) inStoreTelling(ctx context.Context, log io.Writer, op string, request, result any) error {
 	if err := checkSubIDs(); err != nil {
 		return err
 	}
@@ -74,7 +79,7 @@ func (b *Builder) inStore(ctx context.Context, op string, request, result any) e
 	cmd.Env = append(os.Environ(), b.driver(ctx)...)
 	cmd.Stdin = bytes.NewReader(call)
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdout, cmd.Stderr = &stdout, io.MultiWriter(&stderr, log)
 	// A terminal's Ctrl-C reaches the whole group: it is this process that
 	// decides, so that an image is either there or not.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -179,7 +184,7 @@ func serveStore(ctx context.Context, in io.Reader) (any, error) {
 	case "inspect":
 		return decoded(call.Request, func(name string) (*Stored, error) { return inspect(ctx, store, name) })
 	}
-	return nil, fmt.Errorf("unknown operation %q", call.Op)
+	return serveLocal(ctx, store, call)
 }
 
 // decoded calls do with the request as what it is.
