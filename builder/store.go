@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -255,4 +256,16 @@ func (b *Builder) Inspect(ctx context.Context, name string) (*Stored, error) {
 		return nil, fmt.Errorf("inspect %s: %w", name, ErrNoImage)
 	}
 	return s, nil
+}
+
+// RemoveStore removes a folder that has a store in it, also what the user
+// namespace has made unreadable, such as overlay's work folders.
+func RemoveStore(dir string) error {
+	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(p, 0o700) // what cannot be opened cannot be removed, which is told below
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }

@@ -102,7 +102,7 @@ holds the lock.`,
 	root.AddCommand(
 		a.build(), a.push(), a.up(), a.deploy(), a.down(), a.lock(),
 		a.ps(), a.logs(), a.exec(), a.stop(), a.start(),
-		a.images(), a.inspect(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
+		a.images(), a.inspect(), a.diff(), a.history(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
 		a.initCommand(),
 	)
 	return root
