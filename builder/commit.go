@@ -289,13 +289,18 @@ func list(ctx context.Context, store storage.Store) ([]Stored, error) {
 	if err != nil {
 		return nil, err
 	}
+	inner, err := innerLayers(store)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]Stored, 0, len(all))
 	for _, img := range all {
 		size, err := store.ImageSize(img.ID)
 		if err != nil {
 			return nil, fmt.Errorf("size of %s: %w", img.ID, err)
 		}
-		out = append(out, Stored{ID: img.ID, Names: img.Names, Digest: img.Digest, Created: img.Created, Size: size})
+		out = append(out, Stored{ID: img.ID, Names: img.Names, Digest: img.Digest, Created: img.Created, Size: size,
+			Intermediate: len(img.Names) == 0 && inner[img.TopLayer]})
 	}
 	slices.SortStableFunc(out, func(a, b Stored) int { return b.Created.Compare(a.Created) })
 	return out, nil

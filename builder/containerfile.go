@@ -24,10 +24,6 @@ import (
 // ErrContainerfile says that a request to build a Containerfile makes no sense.
 var ErrContainerfile = errors.New("containerfile")
 
-// Networks are what the RUN instructions of a Containerfile may have: the host's
-// network, or none.
-var Networks = []string{"host", "none"}
-
 // ContainerfileRequest asks for the image of a Containerfile
 // (containerfile(5), or Dockerfile).
 type ContainerfileRequest struct {
@@ -39,7 +35,6 @@ type ContainerfileRequest struct {
 	Args    map[string]string // of ARG
 	Secrets []Secret          // for RUN --mount=type=secret
 	Target  string            // stage to build; default the last
-	Network string            // one of Networks; default host
 	NoCache bool              // make every layer anew
 	// Insecure allows base images from registries without TLS that can be
 	// verified.
@@ -128,7 +123,7 @@ func (e *ContainerfileError) Hint() string { return e.Output }
 // next build. All times are the Epoch or before it, files of the context have
 // the mode 0644 or 0755, and the host's umask, name and paths do not go in: as
 // far as the instructions do the same each time, the image is the same. RUN
-// needs no root.
+// needs no root, and has the host's network.
 func (b *Builder) BuildContainerfile(ctx context.Context, r ContainerfileRequest) (oci.Image, error) {
 	img, err := b.buildContainerfile(ctx, r)
 	if err != nil {
@@ -205,13 +200,7 @@ func (b *Builder) containerfile(ctx context.Context, r ContainerfileRequest, cal
 
 // call checks the request, before anything is done.
 func (r ContainerfileRequest) call() (containerfileCall, error) {
-	c := containerfileCall{Args: r.Args, Target: r.Target, Network: r.Network, NoCache: r.NoCache, Insecure: r.Insecure}
-	if c.Network == "" {
-		c.Network = Networks[0]
-	}
-	if !slices.Contains(Networks, c.Network) {
-		return c, fmt.Errorf("%w: network %q is not one of %s", ErrContainerfile, c.Network, strings.Join(Networks, ", "))
-	}
+	c := containerfileCall{Args: r.Args, Target: r.Target, NoCache: r.NoCache, Insecure: r.Insecure}
 	if info, err := os.Stat(r.Context); err != nil || !info.IsDir() {
 		return c, fmt.Errorf("%w: the context %s is not a folder", ErrContainerfile, r.Context)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/containers/buildah/define"
 	"github.com/containers/buildah/imagebuildah"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
 	"go.podman.io/image/v5/types"
 	"go.podman.io/storage"
 	"go.podman.io/storage/pkg/archive"
@@ -25,7 +25,6 @@ type containerfileCall struct {
 	Args          map[string]string
 	Secrets       []string
 	Target        string
-	Network       string
 	Platform      Platform
 	Epoch         int64
 	NoCache       bool
@@ -35,6 +34,7 @@ type containerfileCall struct {
 // buildContainerfile gives the ID of the image, which has no name in the store.
 func buildContainerfile(ctx context.Context, store storage.Store, r containerfileCall) (string, error) {
 	syscall.Umask(0o022) // a container inherits it
+	logrus.SetLevel(logrus.WarnLevel)
 	sys, err := pullContext(r.Dir, PullRequest{Platform: r.Platform, Insecure: r.Insecure})
 	if err != nil {
 		return "", err
@@ -48,11 +48,6 @@ func buildContainerfile(ctx context.Context, store storage.Store, r containerfil
 // no cgroup and no network of its own.
 func (r containerfileCall) options(sys *types.SystemContext) define.BuildOptions {
 	epoch := timeOf(r.Epoch)
-	network := define.NetworkEnabled
-	namespace := define.NamespaceOption{Name: string(specs.NetworkNamespace), Host: true}
-	if r.Network == "none" {
-		network, namespace.Host = define.NetworkDisabled, false
-	}
 	return define.BuildOptions{
 		ContextDirectory: r.Context,
 		Args:             r.Args,
@@ -61,8 +56,6 @@ func (r containerfileCall) options(sys *types.SystemContext) define.BuildOptions
 		PullPolicy:       define.PullIfMissing,
 		SystemContext:    sys,
 		Isolation:        define.IsolationChroot,
-		ConfigureNetwork: network,
-		NamespaceOptions: []define.NamespaceOption{namespace},
 		CommonBuildOpts: &define.CommonBuildOptions{
 			HTTPProxy:     true,
 			IdentityLabel: types.OptionalBoolFalse,

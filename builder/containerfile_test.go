@@ -15,6 +15,10 @@ func containerfile(t *testing.T, b *builder.Builder, r builder.ContainerfileRequ
 	t.Helper()
 	r.Name = reference(t, "made:latest")
 	img, err := b.BuildContainerfile(t.Context(), r)
+	var failed *builder.ContainerfileError
+	if errors.As(err, &failed) {
+		t.Fatalf("%v: %s", err, failed.Hint())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,11 +57,10 @@ func TestContainerfile(t *testing.T) {
 func TestContainerfileRefuses(t *testing.T) {
 	b, dir := newBuilder(t), project(t, map[string]string{"Containerfile": "FROM scratch\nCOPY none /\n"})
 	for what, r := range map[string]builder.ContainerfileRequest{
-		"no context":    {Context: filepath.Join(dir, "none")},
-		"no file":       {Context: dir, Path: filepath.Join(dir, "none")},
-		"no secret":     {Context: dir, Secrets: []builder.Secret{{ID: "x", File: filepath.Join(dir, "none")}}},
-		"no variable":   {Context: dir, Secrets: []builder.Secret{{ID: "x", Env: "BAREBOAT_TEST_UNSET"}}},
-		"other network": {Context: dir, Network: "bridge"},
+		"no context":  {Context: filepath.Join(dir, "none")},
+		"no file":     {Context: dir, Path: filepath.Join(dir, "none")},
+		"no secret":   {Context: dir, Secrets: []builder.Secret{{ID: "x", File: filepath.Join(dir, "none")}}},
+		"no variable": {Context: dir, Secrets: []builder.Secret{{ID: "x", Env: "BAREBOAT_TEST_UNSET"}}},
 	} {
 		if _, err := b.BuildContainerfile(t.Context(), r); !errors.Is(err, builder.ErrContainerfile) {
 			t.Errorf("%s: %v", what, err)
@@ -94,9 +97,12 @@ const shell = `
 layers:
   - debian: {suite: bookworm, packages: [busybox-static]}
   - files:
-      - {link: /bin/sh, target: busybox}
+      - {link: /usr/bin/sh, target: /bin/busybox}
+      - {link: /usr/bin/cat, target: /bin/busybox}
+      - {link: /usr/bin/wc, target: /bin/busybox}
+      - {link: /usr/bin/false, target: /bin/busybox}
       - {dir: /tmp, mode: "1777"}
-config: {env: {PATH: /bin}}
+config: {env: {PATH: /usr/bin}}
 `
 
 // withShell puts a base into the builder's store, and gives its name.
@@ -112,9 +118,9 @@ func withShell(t *testing.T, b *builder.Builder) string {
 
 const stages = `ARG BASE
 FROM $BASE AS made
-RUN umask > /umask; ls -ld /proc/self | cut -c1-4 > /proc-is-there
+RUN umask > /umask; cat /proc/self/comm
 COPY run.sh /made/
-RUN --mount=type=secret,id=key,required=true wc -c < /run/secrets/key > /size; env > /dev/null; date +%Y > /dev/null; echo x > /made/it
+RUN --mount=type=secret,id=key,required=true wc -c < /run/secrets/key > /size; echo x > /made/it
 FROM made AS broken
 RUN echo it went wrong >&2; false
 FROM scratch AS other
@@ -193,22 +199,5 @@ func nowhere(t *testing.T, b *builder.Builder, text string) {
 	}
 	if seen < 2 {
 		t.Error("nothing was looked at")
-	}
-}
-
-// RUN can do without a network, and has the host's else.
-func TestContainerfileNetwork(t *testing.T) {
-	b := newBuilder(t)
-	base := withShell(t, b)
-	devices := func(network string) string {
-		dir := project(t, map[string]string{"Containerfile": "FROM " + base + " AS one\nRUN ls /sys/class/net > /devices; cat /proc/net/dev > /devices\nFROM scratch\nCOPY --from=one /devices /\n"})
-		return files(t, containerfile(t, b, builder.ContainerfileRequest{Context: dir, Network: network, NoCache: true}))["devices"]
-	}
-	here := read(t, "/proc/net/dev")
-	if got := devices("none"); strings.Count(got, ":") != 1 || !strings.Contains(got, "lo:") {
-		t.Errorf("without a network there is: %s", got)
-	}
-	if got := devices("host"); strings.Count(got, ":") != strings.Count(here, ":") {
-		t.Errorf("with the host's there is: %s, and here: %s", got, here)
 	}
 }

@@ -95,6 +95,19 @@ func containersOf(store storage.Store, id string) ([]string, error) {
 	return out, nil
 }
 
+// innerLayers are those that others lie upon.
+func innerLayers(store storage.Store) (map[string]bool, error) {
+	all, err := store.Layers()
+	if err != nil {
+		return nil, err
+	}
+	inner := map[string]bool{}
+	for _, l := range all {
+		inner[l.Parent] = true
+	}
+	return inner, nil
+}
+
 type renameRequest struct {
 	Name  string
 	Names []string // none: all that the image has

@@ -224,13 +224,15 @@ func (b *Builder) Add(ctx context.Context, img oci.Image) (id string, err error)
 
 // Stored is an image of the local store.
 type Stored struct {
-	ID      string           `json:"id"`
-	Names   []string         `json:"names"`
-	Digest  oci.Digest       `json:"digest"`
-	Created time.Time        `json:"created"`
-	Size    int64            `json:"size"` // bytes, unpacked
-	Config  *oci.ImageConfig `json:"config,omitempty"`
-	Layers  []oci.Descriptor `json:"layers,omitempty"`
+	ID      string     `json:"id"`
+	Names   []string   `json:"names"`
+	Digest  oci.Digest `json:"digest"`
+	Created time.Time  `json:"created"`
+	Size    int64      `json:"size"` // bytes, unpacked
+	// Intermediate tells that it has no name and others are built on it.
+	Intermediate bool             `json:"intermediate,omitempty"`
+	Config       *oci.ImageConfig `json:"config,omitempty"`
+	Layers       []oci.Descriptor `json:"layers,omitempty"`
 }
 
 // Images lists the local store, newest first. It needs no service.

@@ -102,6 +102,7 @@ holds the lock.`,
 	root.AddCommand(
 		a.build(), a.push(), a.up(), a.deploy(), a.down(), a.lock(),
 		a.ps(), a.logs(), a.exec(), a.stop(), a.start(),
+		a.pull(), a.tag(), a.untag(), a.rmi(), a.save(), a.loadImages(),
 		a.images(), a.inspect(), a.diff(), a.history(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
 		a.initCommand(),
 	)
