@@ -503,7 +503,7 @@ func TestMountWithTokens(t *testing.T) {
 	for _, allowed := range []bool{true, false} {
 		t.Run(fmt.Sprintf("allowed %t", allowed), func(t *testing.T) {
 			isolate(t)
-			inner := quiet()
+			inner := registries["embedded"](t) // the other lends blobs unasked
 			ref := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				scopes := strings.Join(r.URL.Query()["scope"], " ")
 				bearer, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
