@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,7 +39,8 @@ func dockerRegistry(t *testing.T, settings ...string) (address string) {
 	dir := t.TempDir()
 	config := writeFile(t, filepath.Join(dir, "config.yml"), "version: 0.1\nstorage: {filesystem: {rootdirectory: "+dir+"/store}}\nhttp: {addr: \"127.0.0.1:0\"}\n", 0o600)
 	program := exec.CommandContext(t.Context(), "docker-registry", "serve", config)
-	program.Env = append(os.Environ(), settings...)
+	others := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "REGISTRY_") }) // Podman's would be taken for settings
+	program.Env = append(others, settings...)
 	says := must[io.ReadCloser](t)(program.StderrPipe())
 	if err := program.Start(); err != nil {
 		t.Fatalf("%v (apt-get install docker-registry)", err)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -44,7 +45,7 @@ credential helper that this file names (credHelpers, credsStore).`,
 				fmt.Fprintln(a.stdout, known)
 				return nil
 			}
-			user, password, err := a.askLogin(user, fromStdin)
+			user, password, err := a.askLogin(c.Context(), user, fromStdin)
 			if err != nil {
 				return err
 			}
@@ -111,7 +112,7 @@ func registryOf(args []string) string {
 }
 
 // askLogin gives the name and the password: what was not given is asked for.
-func (a *app) askLogin(user string, fromStdin bool) (string, string, error) {
+func (a *app) askLogin(ctx context.Context, user string, fromStdin bool) (string, string, error) {
 	if fromStdin {
 		if user == "" {
 			return "", "", &usageError{err: errors.New("--password-stdin needs --username"), command: "bareboat login"}
@@ -126,17 +127,43 @@ func (a *app) askLogin(user string, fromStdin bool) (string, string, error) {
 	}
 	if user == "" {
 		fmt.Fprint(a.stderr, "Username: ")
-		line, err := bufio.NewReader(terminal).ReadString('\n')
+		line, err := ask(ctx, terminal, func() (string, error) { return bufio.NewReader(terminal).ReadString('\n') })
 		if err != nil {
-			return "", "", fmt.Errorf("read the name: %w", err)
+			return "", "", err
 		}
 		user = strings.TrimSpace(line)
 	}
 	fmt.Fprint(a.stderr, "Password: ")
-	password, err := term.ReadPassword(int(terminal.Fd()))
+	password, err := ask(ctx, terminal, func() (string, error) {
+		word, err := term.ReadPassword(int(terminal.Fd()))
+		return string(word), err
+	})
 	fmt.Fprintln(a.stderr)
+	return user, password, err
+}
+
+// ask reads from a terminal, and leaves it as it was also on Ctrl-C.
+func ask(ctx context.Context, terminal *os.File, read func() (string, error)) (string, error) {
+	before, err := term.GetState(int(terminal.Fd()))
 	if err != nil {
-		return "", "", fmt.Errorf("read the password: %w", err)
+		return "", fmt.Errorf("read from the terminal: %w", err)
 	}
-	return user, string(password), nil
+	type answer struct {
+		text string
+		err  error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		text, err := read()
+		answers <- answer{text, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return "", errors.Join(ctx.Err(), term.Restore(int(terminal.Fd()), before))
+	case got := <-answers:
+		if got.err != nil {
+			return "", fmt.Errorf("read from the terminal: %w", got.err)
+		}
+		return got.text, nil
+	}
 }
