@@ -3,9 +3,6 @@ package registry
 import (
 	"bufio"
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -16,129 +13,157 @@ import (
 	"bareboat/internal/oci"
 )
 
-const (
-	// mostPlaces is how many places are remembered of one registry.
-	mostPlaces = 4000
-	// mostMounts is in how many repositories a blob is looked for.
-	mostMounts = 2
-)
+// manyPlaces is how many notes are kept of one registry; the oldest go first.
+const manyPlaces = 4096
 
-// places remembers in which repositories of a registry a blob was seen, so that
-// it can be mounted from there. A note that is wrong costs one request.
-type places struct {
-	dir string // where notes are kept between commands; empty: nowhere
-
-	mu    sync.Mutex
-	known map[string][]place // by registry, the oldest first
-	fresh map[string]bool    // registries of which something is not on disk
-}
-
+// place says that a repository was seen to have a blob.
 type place struct {
 	digest     oci.Digest
 	repository string
 }
 
+// places are the notes of which repositories have which blobs, by registry. They
+// are hints: a registry that lends no blob gets it sent. So notes that cannot be
+// read or written are no failure of a push.
+type places struct {
+	dir string // empty: nothing on disk
+
+	mu    sync.Mutex
+	of    map[string][]place // the newest last
+	wrong map[wrongPlace]bool
+}
+
+// wrongPlace is a note that must not come back from the disk.
+type wrongPlace struct {
+	registry string
+	place
+}
+
 func newPlaces(dir string) *places {
-	return &places{dir: dir, known: map[string][]place{}, fresh: map[string]bool{}}
+	return &places{dir: dir, of: map[string][]place{}, wrong: map[wrongPlace]bool{}}
+}
+
+// source is another repository that has a blob, most likely; the one that was
+// seen last.
+func (p *places) source(registry string, want place) (repository string, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range slices.Backward(p.load(registry)) {
+		if n.digest == want.digest && n.repository != want.repository {
+			return n.repository, true
+		}
+	}
+	return "", false
+}
+
+func (p *places) add(registry string, n place) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.wrong, wrongPlace{registry, n})
+	p.of[registry] = newest(append(p.load(registry), n))
+}
+
+// forget drops a note that was wrong.
+func (p *places) forget(registry string, wrong place) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wrong[wrongPlace{registry, wrong}] = true
+	p.of[registry] = slices.DeleteFunc(p.load(registry), func(n place) bool { return n == wrong })
+}
+
+// load gives the notes of a registry, the first time those of the disk.
+func (p *places) load(registry string) []place {
+	notes, ok := p.of[registry]
+	if !ok {
+		notes = p.read(registry)
+		p.of[registry] = notes
+	}
+	return notes
+}
+
+// save writes the notes of a registry, beside what others wrote meanwhile.
+func (p *places) save(registry string) {
+	if p.dir == "" {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var text strings.Builder
+	for _, n := range newest(append(p.read(registry), p.of[registry]...)) {
+		text.WriteString(n.digest.String() + " " + n.repository + "\n")
+	}
+	_ = replace(p.path(registry), strings.NewReader(text.String()))
 }
 
 func (p *places) path(registry string) string {
-	return filepath.Join(p.dir, url.PathEscape(registry))
+	return filepath.Join(p.dir, url.PathEscape(registry)+".places")
 }
 
-// of gives the places of a registry; p.mu is held.
-func (p *places) of(registry string) []place {
-	all, ok := p.known[registry]
-	if ok || p.dir == "" {
-		return all
-	}
-	f, err := os.Open(p.path(registry))
-	if err == nil {
-		defer f.Close()
-		for lines := bufio.NewScanner(f); lines.Scan(); {
-			d, repository, ok := strings.Cut(lines.Text(), " ")
-			if ok && oci.Digest(d).Validate() == nil {
-				all = append(all, place{oci.Digest(d), repository})
-			}
-		}
-	}
-	p.known[registry] = all
-	return all
-}
-
-// find gives other repositories that have the blob, the latest first.
-func (p *places) find(registry string, d oci.Digest, but string) []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var out []string
-	for _, at := range slices.Backward(p.of(registry)) {
-		if at.digest == d && at.repository != but && len(out) < mostMounts {
-			out = append(out, at.repository)
-		}
-	}
-	return out
-}
-
-func (p *places) note(registry string, d oci.Digest, repository string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	at := place{d, repository}
-	all := p.of(registry)
-	if slices.Contains(all, at) {
-		return
-	}
-	p.known[registry] = append(all, at)[max(0, len(all)+1-mostPlaces):]
-	p.fresh[registry] = true
-}
-
-// keep writes what is new to disk, whole or not at all. Of two processes that do
-// so at once one may be forgotten, which costs no more than an upload.
-func (p *places) keep() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// read takes what a file has that is a note.
+func (p *places) read(registry string) (notes []place) {
 	if p.dir == "" {
 		return nil
 	}
-	for registry := range p.fresh {
-		var text strings.Builder
-		for _, at := range p.known[registry] {
-			fmt.Fprintf(&text, "%s %s\n", at.digest, at.repository)
-		}
-		if err := replace(p.path(registry), strings.NewReader(text.String())); err != nil && !errors.Is(err, fs.ErrPermission) {
-			return fmt.Errorf("note where blobs are: %w", err)
-		}
-		delete(p.fresh, registry)
+	f, err := os.Open(p.path(registry))
+	if err != nil {
+		return nil
 	}
-	return nil
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan() && len(notes) < manyPlaces; {
+		digest, repository, _ := strings.Cut(lines.Text(), " ")
+		n := place{oci.Digest(digest), repository}
+		if _, err := oci.ParseReference("host.invalid/" + repository); err == nil && n.digest.Validate() == nil && !p.wrong[wrongPlace{registry, n}] {
+			notes = append(notes, n)
+		}
+	}
+	return notes
 }
 
-// turns lets one at a time do something that has a name.
-type turns struct {
+// newest leaves each note once, where it stands last, and not too many.
+func newest(notes []place) []place {
+	seen := map[place]bool{}
+	var out []place
+	for _, n := range slices.Backward(notes) {
+		if !seen[n] && len(out) < manyPlaces {
+			seen[n] = true
+			out = append(out, n)
+		}
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// locks are held one at a time by key.
+type locks struct {
 	mu   sync.Mutex
-	busy map[string]chan struct{} // closed when the turn ends
+	held map[string]chan struct{}
 }
 
-// take waits for its turn, and gives what ends it.
-func (t *turns) take(ctx context.Context, name string) (release func(), err error) {
+// lock waits until nobody holds key, but no longer than ctx lasts.
+func (l *locks) lock(ctx context.Context, key string) (release func(), err error) {
 	for {
-		t.mu.Lock()
-		other, taken := t.busy[name]
-		if !taken {
-			done := make(chan struct{})
-			t.busy[name] = done
-			t.mu.Unlock()
-			return func() {
-				t.mu.Lock()
-				delete(t.busy, name)
-				t.mu.Unlock()
-				close(done)
-			}, nil
+		l.mu.Lock()
+		ended, isHeld := l.held[key]
+		if !isHeld {
+			break
 		}
-		t.mu.Unlock()
+		l.mu.Unlock()
 		select {
-		case <-other:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
+		case <-ended:
 		}
 	}
+	defer l.mu.Unlock()
+	if l.held == nil {
+		l.held = map[string]chan struct{}{}
+	}
+	mine := make(chan struct{})
+	l.held[key] = mine
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.held, key)
+		close(mine)
+	}, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -19,329 +18,375 @@ import (
 	"bareboat/internal/oci"
 )
 
-const (
-	// tries is how often in a row an upload may get nowhere.
-	tries = 5
-	// longestPause is how long a registry may ask to be left alone.
-	longestPause = time.Minute
-	// chunk is what is sent at once to a registry that takes no more, or that
-	// keeps nothing of a request that breaks off.
-	chunk = 8 << 20
-)
+// errLost says that the registry does not know an upload, or has come to another
+// point of it than we think.
+var errLost = errors.New("the registry lost track of the upload")
 
-// outcome is how a blob came to the registry.
+// outcome is how a blob came into a repository.
 type outcome int
 
 const (
-	wasThere outcome = iota
-	mounted
-	uploaded
+	found   outcome = iota // it was there
+	mounted                // another repository lent it
+	sent
 )
 
-// bring has the blob in the repository. It is looked for, then mounted from
-// another repository of the same registry, and only then sent; an upload that
-// breaks off goes on where it was. Two pushes of this client do not send one
-// blob at the same time: the second finds it there, or mounts it.
-func (p *push) bring(ctx context.Context, b oci.Descriptor) (outcome, error) {
-	release, err := p.client.turns.take(ctx, p.ref.Registry+" "+b.Digest.String())
-	if err != nil {
-		return 0, err
-	}
-	defer release()
-	u := &upload{push: p, blob: b}
-	for attempt := 0; ; attempt++ {
-		before := u.reached
-		how, err := u.run(ctx)
-		if err == nil {
-			p.client.places.note(p.ref.Registry, b.Digest, p.ref.Repository)
-			return how, nil
-		}
-		if u.reached > before {
-			attempt = 0
-		}
-		if attempt+1 >= tries || !passes(ctx, err) {
-			return 0, err
-		}
-		if err := wait(ctx, attempt, err); err != nil {
-			return 0, err
-		}
-	}
-}
+// smallestChunk is what a registry has to take at once.
+const smallestChunk = 1 << 20
 
-// upload is a blob on its way. It remembers how far it came.
+// upload sends one blob, as the protocol's "Pushing a blob in chunks" has it: a
+// POST opens an upload and gives its address, which every answer gives anew;
+// PATCHes send bytes, and a PUT ends it. Where a PATCH breaks off, a GET tells
+// how far the upload has come.
 type upload struct {
 	*push
 	blob     oci.Descriptor
-	location *url.URL // of the session at the registry; nil before it is open
-	reached  int64    // bytes that the registry has
-	limit    int64    // bytes that it takes at once; 0: all
+	at       *url.URL // of the upload, nil where there is none
+	offset   int64    // what the registry has
+	furthest int64    // that it has had
+	resumed  bool     // the offset was the registry's word
+	chunk    int64    // how much it takes at once; 0: everything
 }
 
-// run goes on with the upload, from where it is to its end.
+// run sends the blob, or has it lent. A try that brought the upload further does
+// not count: a bad line ends nothing as long as it carries something.
 func (u *upload) run(ctx context.Context) (outcome, error) {
-	if u.location != nil {
-		if err := u.resume(ctx); err != nil {
-			return 0, err
+	if lent, err := u.mount(ctx); lent || err != nil {
+		return mounted, err
+	}
+	for try := 1; ; try++ {
+		before := u.furthest
+		answer, err := u.attempt(ctx)
+		if err == nil {
+			return sent, nil
+		}
+		wait, ok := pause(try, answer)
+		if !ok || try == tries || !u.isWorthAnother(err) || ctx.Err() != nil {
+			return sent, err
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return sent, err
+		}
+		if err := u.locate(ctx); err != nil {
+			return sent, err
+		}
+		if u.furthest > before {
+			try = 0
 		}
 	}
-	if u.location == nil {
-		if there, err := u.head(ctx, "blobs", u.blob.Digest); there || err != nil {
-			return wasThere, err
-		}
-		if done, err := u.open(ctx); done || err != nil {
-			return mounted, err
-		}
-	}
-	for u.reached < u.blob.Size {
-		if err := u.send(ctx); err != nil {
-			return 0, err
-		}
-	}
-	return uploaded, u.finish(ctx)
 }
 
-// open begins a session, if the blob cannot be mounted.
-func (u *upload) open(ctx context.Context) (done bool, err error) {
-	for _, from := range append(u.client.places.find(u.ref.Registry, u.blob.Digest, u.ref.Repository), "") {
-		at := u.url("blobs/uploads/")
-		if from != "" {
-			at.RawQuery = url.Values{"mount": {u.blob.Digest.String()}, "from": {from}}.Encode()
-		}
-		answer, err := u.do(ctx, http.MethodPost, at, nil, http.StatusCreated, http.StatusAccepted)
-		if err != nil {
-			if from != "" && ctx.Err() == nil {
-				continue // it may not be read by us, or be none any more
+// isWorthAnother tells whether the upload may go on after err.
+func (u *upload) isWorthAnother(err error) bool {
+	var local *layoutError
+	var answer *transport.Error
+	switch {
+	case errors.As(err, &local):
+		return false
+	case errors.Is(err, errLost):
+		return true
+	case errors.As(err, &answer):
+		return slices.Contains(passing, answer.StatusCode) || u.resumed && answer.StatusCode == http.StatusBadRequest
+	}
+	return classify(err) == Unreachable
+}
+
+// attempt sends what the registry has not, and ends the upload. The answer is
+// the last, for what it says about trying again.
+func (u *upload) attempt(ctx context.Context) (*http.Response, error) {
+	for {
+		if u.at == nil {
+			if err := u.begin(ctx); err != nil {
+				return nil, err
 			}
-			return false, err
 		}
-		if answer.StatusCode == http.StatusCreated {
-			return true, nil
+		if u.offset == u.blob.Size {
+			return u.finish(ctx)
 		}
-		return false, u.moved(answer, at)
+		if answer, err := u.patch(ctx); err != nil {
+			return answer, err
+		}
 	}
-	return false, nil
 }
 
-// resume asks how much the registry has. Where it does not know the session any
-// more, the upload begins anew.
-func (u *upload) resume(ctx context.Context) error {
-	at := u.location
-	answer, err := u.do(ctx, http.MethodGet, at, nil, http.StatusNoContent, http.StatusOK, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest)
+// begin opens an upload.
+func (u *upload) begin(ctx context.Context) error {
+	answer, err := u.do(ctx, u.transport, http.MethodPost, u.url("blobs", "uploads/"))
 	if err != nil {
 		return err
 	}
-	_, last, ok := strings.Cut(strings.TrimPrefix(answer.Header.Get("Range"), "bytes="), "-")
-	n, err := strconv.ParseInt(last, 10, 64)
-	if answer.StatusCode >= http.StatusBadRequest || !ok || err != nil || n >= u.blob.Size {
-		u.location, u.reached = nil, 0
-		return nil
-	}
-	before := u.reached
-	u.reached = 0
-	if n > 0 { // a range names its last byte; "0-0" and "0--1" are how registries say that there is none
-		u.reached = n + 1
-	}
-	if u.reached <= before {
-		u.limit = chunk // it keeps nothing of a request that breaks off
-	}
-	return u.moved(answer, at)
-}
-
-// send sends the rest, or as much as the registry takes at once.
-func (u *upload) send(ctx context.Context) error {
-	size := u.blob.Size - u.reached
-	if u.limit > 0 {
-		size = min(size, u.limit)
-	}
-	body, err := u.body(size)
-	if err != nil {
+	if err := transport.CheckError(answer, http.StatusAccepted); err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, u.location.String(), body)
-	if err != nil {
-		return errors.Join(err, body.Close())
+	return u.opened(answer)
+}
+
+// opened notes where an answer says that the upload is now.
+func (u *upload) opened(answer *http.Response) error {
+	u.offset, u.resumed = 0, false
+	least, err := strconv.ParseInt(answer.Header.Get("OCI-Chunk-Min-Length"), 10, 64)
+	if err == nil && u.chunk > 0 {
+		u.chunk = max(u.chunk, least)
 	}
-	req.ContentLength = size
-	req.Header.Set("Content-Type", "application/octet-stream")
-	req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", u.reached, u.reached+size-1))
-	answer, err := u.answer(req, http.StatusAccepted, http.StatusNoContent, http.StatusCreated, http.StatusRequestEntityTooLarge)
-	if body.wrong != nil {
-		return &layoutError{body.wrong}
-	}
-	if err != nil {
-		if hasStatus(err, http.StatusRequestedRangeNotSatisfiable) {
-			u.location, u.reached = nil, 0 // we do not agree about what it has
-		}
+	u.at = nil
+	if err := u.moved(answer); err != nil {
 		return err
 	}
-	if answer.StatusCode == http.StatusRequestEntityTooLarge {
-		if u.limit > 0 {
-			return transport.CheckError(answer, http.StatusAccepted)
-		}
-		u.limit = chunk
-		return u.resume(ctx)
+	if u.at == nil {
+		return fmt.Errorf("%w: the registry opened an upload and did not say where", errContent)
 	}
-	u.reached += size
-	return u.moved(answer, u.location)
-}
-
-// finish names the digest of what was sent, which the registry checks.
-func (u *upload) finish(ctx context.Context) error {
-	at := *u.location
-	query := at.Query()
-	query.Set("digest", u.blob.Digest.String())
-	at.RawQuery = query.Encode()
-	_, err := u.do(ctx, http.MethodPut, &at, nil, http.StatusCreated, http.StatusNoContent)
-	return err
-}
-
-// moved follows the session: each answer may give it another address, relative
-// or not, with a query that belongs to it.
-func (u *upload) moved(answer *http.Response, from *url.URL) error {
-	told := answer.Header.Get("Location")
-	if told == "" {
-		if u.location == nil {
-			return fmt.Errorf("%w: it opened an upload and did not say where", errContent)
-		}
-		return nil
-	}
-	at, err := from.Parse(told)
-	if err != nil {
-		return fmt.Errorf("%w: Location %q: %w", errContent, told, err)
-	}
-	u.location = at
 	return nil
 }
 
-// url is an address in the repository.
-func (s *session) url(path string) *url.URL {
-	return &url.URL{
-		Scheme: s.repository.Scheme(), Host: s.repository.RegistryStr(),
-		Path: fmt.Sprintf("/v2/%s/%s", s.repository.RepositoryStr(), path),
+// moved follows the upload to the address that an answer gives it, relative or
+// absolute; its query belongs to it.
+func (u *upload) moved(answer *http.Response) error {
+	if answer.Header.Get("Location") == "" {
+		return nil
 	}
+	at, err := answer.Location()
+	if err != nil {
+		return fmt.Errorf("%w: the address of an upload: %w", errContent, withoutURL(err))
+	}
+	u.at = at
+	return nil
 }
 
-func (s *session) do(ctx context.Context, method string, at *url.URL, header http.Header, good ...int) (*http.Response, error) {
+// patch sends the next bytes.
+func (u *upload) patch(ctx context.Context) (*http.Response, error) {
+	length := u.blob.Size - u.offset
+	if u.chunk > 0 {
+		length = min(length, u.chunk)
+	}
+	ctx, watch := newWatch(ctx, u.client.options.Patience)
+	defer watch.stop()
+	open := func() (io.ReadCloser, error) { return u.open(watch, length) }
+	body, err := open()
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, u.at.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	req.GetBody = open
+	req.ContentLength = length
+	req.Header.Set("Content-Type", "application/octet-stream")
+	if length < u.blob.Size {
+		req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", u.offset, u.offset+length-1))
+	}
+	answer, err := (&http.Client{Transport: u.transport}).Do(req)
+	if err != nil {
+		return nil, watch.cause(ctx, err)
+	}
+	defer answer.Body.Close()
+	switch answer.StatusCode {
+	case http.StatusRequestedRangeNotSatisfiable:
+		return answer, errLost
+	case http.StatusRequestEntityTooLarge:
+		if length/2 >= smallestChunk {
+			u.chunk = length / 2
+			return answer, u.locate(ctx)
+		}
+	}
+	if err := transport.CheckError(answer, http.StatusAccepted, http.StatusCreated, http.StatusNoContent, http.StatusOK); err != nil {
+		return answer, lost(err)
+	}
+	u.reached(u.offset + length)
+	return answer, u.moved(answer)
+}
+
+// finish ends the upload: the registry checks the digest. An upload that is gone
+// may have been ended by a PUT whose answer was lost.
+func (u *upload) finish(ctx context.Context) (*http.Response, error) {
+	at := *u.at
+	if at.RawQuery != "" {
+		at.RawQuery += "&"
+	}
+	at.RawQuery += "digest=" + url.QueryEscape(u.blob.Digest.String())
+	answer, err := u.do(ctx, u.transport, http.MethodPut, &at)
+	if err != nil {
+		return nil, err
+	}
+	err = lost(transport.CheckError(answer, http.StatusCreated, http.StatusNoContent, http.StatusOK))
+	switch {
+	case errors.Is(err, errLost):
+		there, headErr := u.head(ctx, "blobs", u.blob.Digest)
+		if there || headErr != nil {
+			return answer, headErr
+		}
+		u.at = nil
+	case err != nil && u.resumed:
+		u.at = nil // what was resumed may not be what was sent
+	}
+	return answer, err
+}
+
+// lost is errLost where err says that the registry does not know the upload.
+func lost(err error) error {
+	var answer *transport.Error
+	if !errors.As(err, &answer) {
+		return err
+	}
+	unknown := func(d transport.Diagnostic) bool {
+		return d.Code == transport.BlobUploadUnknownErrorCode || d.Code == transport.BlobUploadInvalidErrorCode
+	}
+	if answer.StatusCode == http.StatusNotFound || slices.ContainsFunc(answer.Errors, unknown) {
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	return err
+}
+
+// locate asks how far the upload has come. Where there is no clear answer, it
+// has to begin anew.
+func (u *upload) locate(ctx context.Context) error {
+	if u.at == nil {
+		return nil
+	}
+	answer, err := u.do(ctx, u.transport, http.MethodGet, u.at)
+	if err != nil {
+		return err
+	}
+	from, to, ok := strings.Cut(answer.Header.Get("Range"), "-")
+	last, err := strconv.ParseInt(to, 10, 64)
+	// "0-0" is said of one byte, and by some of none.
+	if answer.StatusCode != http.StatusNoContent || !ok || from != "0" || err != nil || last < 1 || last >= u.blob.Size {
+		u.at, u.offset = nil, 0
+		return nil
+	}
+	u.reached(last + 1)
+	u.resumed = true
+	return u.moved(answer)
+}
+
+func (u *upload) reached(offset int64) {
+	u.offset = offset
+	u.furthest = max(u.furthest, offset)
+}
+
+// do makes a request without a body.
+func (u *upload) do(ctx context.Context, way http.RoundTripper, method string, at *url.URL) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, at.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
-	return s.answer(req, good...)
-}
-
-// answer gives the answer to a request, read to its end, if its status is one of
-// the good ones.
-func (s *session) answer(req *http.Request, good ...int) (*http.Response, error) {
-	answer, err := (&http.Client{Transport: s.transport}).Do(req)
+	answer, err := (&http.Client{Transport: way}).Do(req)
 	if err != nil {
 		return nil, err
 	}
 	defer answer.Body.Close()
-	if err := transport.CheckError(answer, good...); err != nil {
-		return nil, later(err, answer)
+	// What there is to read is short, and CheckError reads it later.
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
+	answer.Body = io.NopCloser(strings.NewReader(string(text)))
+	return answer, nil
+}
+
+// mount asks for the blob of another repository. A registry that does not lend
+// it opens an upload instead; one that refuses leaves all as it was.
+func (u *upload) mount(ctx context.Context) (lent bool, err error) {
+	host := u.host.RegistryStr()
+	want := place{u.blob.Digest, u.repository.RepositoryStr()}
+	from, ok := u.client.places.source(host, want)
+	if !ok {
+		return false, nil
 	}
-	_, err = io.Copy(io.Discard, io.LimitReader(answer.Body, manifestLimit))
-	return answer, err
-}
-
-// laterError is an answer that says when to ask again.
-type laterError struct {
-	error
-	after time.Duration
-}
-
-func (e *laterError) Unwrap() error { return e.error }
-
-func later(err error, answer *http.Response) error {
-	seconds, parseErr := strconv.Atoi(answer.Header.Get("Retry-After"))
-	if parseErr != nil || seconds < 0 {
-		return err
+	at := u.url("blobs", "uploads/")
+	at.RawQuery = url.Values{"mount": {u.blob.Digest.String()}, "from": {from}}.Encode()
+	way, err := u.lending(ctx, from)
+	if err != nil {
+		return false, notAnswer(err)
 	}
-	return &laterError{err, min(time.Duration(seconds)*time.Second, longestPause)}
+	answer, err := u.do(ctx, way, http.MethodPost, at)
+	if err != nil {
+		return false, notAnswer(err)
+	}
+	if answer.StatusCode == http.StatusCreated {
+		return true, nil
+	}
+	u.client.places.forget(host, place{u.blob.Digest, from})
+	if answer.StatusCode == http.StatusAccepted {
+		return false, u.opened(answer)
+	}
+	return false, nil
 }
 
-// clientClosed is how some registries answer a request that broke off, to
-// whoever may still be listening.
-const clientClosed = 499
-
-// passes tells whether another try may turn an error into success.
-func passes(ctx context.Context, err error) bool {
-	var local *layoutError
+// notAnswer drops an error that is the registry's refusal.
+func notAnswer(err error) error {
 	var answer *transport.Error
-	switch {
-	case ctx.Err() != nil, errors.As(err, &local), errors.Is(err, errContent):
-		return false
-	case errors.As(err, &answer):
-		return answer.StatusCode >= http.StatusInternalServerError || hasStatus(err,
-			http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusRequestedRangeNotSatisfiable, clientClosed)
-	}
-	return isBroken(err)
-}
-
-func hasStatus(err error, any ...int) bool {
-	var answer *transport.Error
-	return errors.As(err, &answer) && slices.Contains(any, answer.StatusCode)
-}
-
-// wait waits longer each time, never quite the same, and as long as the registry
-// asks for.
-func wait(ctx context.Context, attempt int, err error) error {
-	pause := backoff.Duration << attempt
-	pause += time.Duration(rand.Int64N(int64(pause) / 4))
-	var told *laterError
-	if errors.As(err, &told) {
-		pause = max(pause, told.after)
-	}
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
+	if errors.As(err, &answer) {
 		return nil
 	}
+	return err
 }
 
-// part is some of a blob on its way. The whole blob is held against its digest
-// when its end is sent, however many parts it took.
-type part struct {
-	io.Reader
-	file  *os.File
-	wrong error // what is wrong with the layout, not with the way
+// lending is a transport that may also read the other repository. Where tokens
+// are given out, it has one of its own: a registry may refuse the whole token
+// because of the other repository, and what else is pushed must not suffer.
+func (s *session) lending(ctx context.Context, from string) (http.RoundTripper, error) {
+	if !s.traffic.tokens.Load() {
+		return s.transport, nil
+	}
+	return s.speak(ctx, s.repository.Scope(transport.PushScope), s.host.Repo(from).Scope(transport.PullScope))
 }
 
-// body gives the next size bytes of the blob.
-func (u *upload) body(size int64) (*part, error) {
+// open gives the next bytes of the blob. All before them is read, too, since the
+// digest is made of all.
+func (u *upload) open(watch *watch, length int64) (io.ReadCloser, error) {
 	f, err := os.Open(u.from.path(u.blob.Digest))
 	if err != nil {
 		return nil, &layoutError{err}
 	}
-	p := &part{file: f}
-	sent := int64(0)
-	whole := newVerifier(f, u.blob, func(done int64) { sent = done })
-	if _, err := io.CopyN(io.Discard, whole, u.reached); err != nil {
+	if info, err := f.Stat(); err != nil || info.Size() != u.blob.Size {
+		return nil, errors.Join(&layoutError{fmt.Errorf("%w: blob %s has not %d bytes", errContent, u.blob.Digest, u.blob.Size)}, err, f.Close())
+	}
+	v := newVerifier(f, u.blob, func(done int64) {
+		watch.seen()
+		u.say(u.blob, done, Moving)
+	})
+	if _, err := io.CopyN(io.Discard, v, u.offset); err != nil {
 		return nil, errors.Join(&layoutError{err}, f.Close())
 	}
-	p.Reader = readerFunc(func(b []byte) (int, error) {
-		n, err := whole.Read(b)
-		if err != nil && !errors.Is(err, io.EOF) {
-			p.wrong = err
-		}
-		u.say(u.blob, sent, Moving)
-		return n, err
-	})
-	if u.reached+size < u.blob.Size { // else the end is the blob's own, and what is behind it an error
-		p.Reader = io.LimitReader(p.Reader, size)
-	}
-	return p, nil
+	return &blobBody{Reader: io.LimitReader(v, length), Closer: f}, nil
 }
 
-// Close closes the blob.
-func (p *part) Close() error { return p.file.Close() }
+// blobBody is a blob on its way; what is wrong with it is wrong in the layout.
+type blobBody struct {
+	io.Reader
+	io.Closer
+}
 
-type readerFunc func([]byte) (int, error)
+func (b *blobBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &layoutError{err}
+	}
+	return n, err
+}
 
-func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+// watch ends a context when nothing was seen for a while.
+type watch struct {
+	timer    *time.Timer
+	patience time.Duration
+	cancel   context.CancelCauseFunc
+}
+
+func newWatch(ctx context.Context, patience time.Duration) (context.Context, *watch) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stalled := time.AfterFunc(patience, func() { cancel(os.ErrDeadlineExceeded) })
+	return ctx, &watch{timer: stalled, patience: patience, cancel: cancel}
+}
+
+func (w *watch) seen() { w.timer.Reset(w.patience) }
+
+func (w *watch) stop() {
+	w.timer.Stop()
+	w.cancel(nil)
+}
+
+// cause is os.ErrDeadlineExceeded where the watch has ended ctx, else err.
+func (w *watch) cause(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), os.ErrDeadlineExceeded) {
+		return os.ErrDeadlineExceeded
+	}
+	return err
+}
