@@ -38,6 +38,7 @@ type session struct {
 	credential credential
 	traffic    *traffic
 	options    []remote.Option
+	client     *http.Client // with the same transport, for what the library does not offer
 	jobs       int
 }
 
@@ -69,6 +70,7 @@ func (c *Client) open(ctx context.Context, op string, ref oci.Reference, scope s
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
+	s.client = &http.Client{Transport: ready}
 	s.options = []remote.Option{
 		remote.WithTransport(ready), remote.WithJobs(s.jobs), remote.WithRetryBackoff(backoff),
 	}
