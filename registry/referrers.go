@@ -163,34 +163,47 @@ func (s *session) list(ctx context.Context, d oci.Descriptor) error {
 	})
 }
 
-// settle calls write until it finds nothing left to do: each write is followed
-// by a look whether it lasted. Writers that meet wait for uneven times. Some
-// registries answer with 500 while another moves the tag.
+// settle calls write until it finds twice in a row that nothing is left to do:
+// each write is followed by a look whether it lasted, and by another after some
+// times what reading and writing take, since a writer that read before may still
+// write. The protocol has no more to offer; writers of one client take turns
+// besides. Some registries answer with 500 while another moves the tag.
 func (s *session) settle(ctx context.Context, write func() (done bool, err error)) error {
+	s.tagging.Lock()
+	defer s.tagging.Unlock()
 	last := errContended
+	wrote := false
 	for round := range rounds {
+		begin := time.Now()
 		done, err := write()
 		var answer *transport.Error
-		if err != nil && (!errors.As(err, &answer) || answer.StatusCode != http.StatusInternalServerError) {
+		switch {
+		case err != nil && (!errors.As(err, &answer) || answer.StatusCode != http.StatusInternalServerError):
 			return err
-		}
-		if done && err == nil {
-			return nil
-		}
-		last = errContended
-		if err != nil {
+		case err != nil:
 			last = err
+		case done && (!wrote || last == nil):
+			return nil
+		case done:
+			last = nil
+		default:
+			wrote, last = true, errContended
 		}
-		if round == 0 && err == nil {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Duration(rand.Int64N(int64((round + 1) * 20 * int(time.Millisecond))))):
+		if err := pause(ctx, time.Duration(round+1)*time.Since(begin)); err != nil {
+			return err
 		}
 	}
 	return last
+}
+
+// pause waits for about d, so that writers that meet part.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d + rand.N(d+time.Millisecond)):
+		return nil
+	}
 }
 
 // Referrers lists what refers to subject, a reference with a digest: by the

@@ -43,12 +43,17 @@ func dockerRegistry(t *testing.T) oci.Reference {
 	l.Close()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: fatal}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", dir, address)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", dir, address)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	server := exec.CommandContext(t.Context(), program, "serve", config)
-	server.Stderr = os.Stderr
+	said, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	server.Stderr = said
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +73,8 @@ func dockerRegistry(t *testing.T) oci.Reference {
 		case <-tick.C:
 		case err := <-ended:
 			ended <- err
-			t.Fatalf("docker-registry ended: %v", err)
+			text, _ := os.ReadFile(said.Name())
+			t.Fatalf("docker-registry ended: %v\n%s", err, text)
 		case <-deadline.C:
 			t.Fatal("docker-registry does not answer")
 		}

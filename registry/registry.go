@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -47,6 +48,7 @@ type Options struct {
 type Client struct {
 	options Options
 	base    *http.Transport
+	tagging sync.Mutex // held while a tag is changed that others change, too
 }
 
 // New returns a client.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,12 +41,13 @@ type session struct {
 	options    []remote.Option
 	client     *http.Client // with the same transport, for what the library does not offer
 	jobs       int
+	tagging    *sync.Mutex // the client's
 }
 
 // open asks the registry how it wants to be spoken to, and gets a token where
 // it gives out tokens. The scope is what the operation has to be allowed to do.
 func (c *Client) open(ctx context.Context, op string, ref oci.Reference, scope string) (*session, error) {
-	s := &session{op: op, ref: ref, jobs: c.options.Jobs}
+	s := &session{op: op, ref: ref, jobs: c.options.Jobs, tagging: &c.tagging}
 	if ref.IsLocal() {
 		return nil, s.fail(ctx, errNoRegistry)
 	}

@@ -58,7 +58,7 @@ type Server struct {
 	registry *olareg.Server
 	// manifests is held while one is written; see inTurn.
 	manifests sync.Mutex
-	births   births
+	births    births
 }
 
 // Option changes how a store is opened.
