@@ -54,7 +54,9 @@ func (s *scan) layer(name string, d oci.Descriptor) error {
 		return err
 	}
 	defer f.Close()
-	plain, err := decompress(f)
+	verified := d.Digest.Verifier()
+	raw := io.TeeReader(f, verified)
+	plain, err := decompress(raw)
 	if err != nil {
 		return err
 	}
@@ -76,6 +78,12 @@ func (s *scan) layer(name string, d oci.Descriptor) error {
 		if err := s.entry(added, where, h, r, d.Digest); err != nil {
 			return fmt.Errorf("%s: %w", where, err)
 		}
+	}
+	if _, err := io.Copy(io.Discard, raw); err != nil {
+		return err
+	}
+	if !verified.Verified() {
+		return errors.New("its bytes are not what its digest says")
 	}
 	for _, h := range hidden {
 		s.remove(h)

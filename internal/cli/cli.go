@@ -99,6 +99,7 @@ holds the lock.`,
 		a.build(), a.push(), a.up(), a.deploy(), a.down(), a.lock(),
 		a.ps(), a.logs(), a.exec(), a.stop(), a.start(),
 		a.images(), a.inspect(), a.info(), a.version(), a.registryCommand(),
+		a.key(), a.verify(), a.sbom(), a.tree(),
 	)
 	return root
 }

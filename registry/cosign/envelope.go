@@ -104,3 +104,12 @@ func ParseStatement(text []byte, d oci.Digest) (Statement, error) {
 	}
 	return Statement{}, errSubject
 }
+
+// NewStatement says something, the predicate, of the image with this name and
+// digest.
+func NewStatement(name string, d oci.Digest, predicateType string, predicate []byte) Statement {
+	return Statement{
+		Type: "https://in-toto.io/Statement/v1", PredicateType: predicateType, Predicate: predicate,
+		Subject: []Subject{{Name: name, Digest: map[string]string{d.Algorithm().String(): d.Encoded()}}},
+	}
+}

@@ -113,8 +113,7 @@ func (s *Signer) Verifier() *Verifier { return &Verifier{key: s.key.Public()} }
 // the other kinds need none. So signing twice changes nothing at a registry.
 func (s *Signer) sign(message []byte) ([]byte, error) {
 	if key, ok := s.key.(ed25519.PrivateKey); ok {
-		hash := sha512.Sum512(message)
-		return key.Sign(nil, hash[:], crypto.SHA512) // Ed25519ph, as cosign does
+		return ed25519.Sign(key, message), nil
 	}
 	hash := sha256.Sum256(message)
 	return s.key.Sign(nil, hash[:], crypto.SHA256)
@@ -163,7 +162,7 @@ func (v *Verifier) fits(message, signature []byte) bool {
 	case *rsa.PublicKey:
 		return rsa.VerifyPKCS1v15(key, crypto.SHA256, hash[:], signature) == nil
 	case ed25519.PublicKey:
-		long := sha512.Sum512(message)
+		long := sha512.Sum512(message) // cosign 2.6 signs so, but verifies only the other
 		return ed25519.VerifyWithOptions(key, long[:], signature, &ed25519.Options{Hash: crypto.SHA512}) == nil ||
 			ed25519.Verify(key, message, signature)
 	}
