@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"net/http/httptest"
@@ -22,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 
 	"bareboat/builder/provenance"
+	"bareboat/builder/sbom"
 	"bareboat/internal/oci"
 	"bareboat/registry"
 	"bareboat/registry/cosign"
@@ -76,6 +78,13 @@ var (
 // pushed is an image at a registry, and a client for it.
 func pushed(t *testing.T) (*registry.Client, oci.Reference) {
 	t.Helper()
+	c, ref, _ := pushedLayout(t)
+	return c, ref
+}
+
+// pushedLayout gives the image's layout, too.
+func pushedLayout(t *testing.T) (*registry.Client, oci.Reference, string) {
+	t.Helper()
 	t.Setenv("REGISTRY_AUTH_FILE", "")
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 	store, err := embedded.Open(t.TempDir())
@@ -100,7 +109,7 @@ func pushed(t *testing.T) (*registry.Client, oci.Reference) {
 	if _, err := c.Push(t.Context(), dir, digest, ref, nil); err != nil {
 		t.Fatal(err)
 	}
-	return c, ref.WithDigest(digest)
+	return c, ref.WithDigest(digest), dir
 }
 
 func must[T any](t *testing.T) func(T, error) T {
@@ -196,7 +205,7 @@ func TestVerifyCosign(t *testing.T) {
 
 // cosign verifies our statements, by their types.
 func TestAttest(t *testing.T) {
-	c, image := pushed(t)
+	c, image, dir := pushedLayout(t)
 	signer, _, public := keys(t)
 	statement := must[[]byte](t)(provenance.New(provenance.Facts{Subjects: []oci.Digest{image.Digest}, Name: image.Name(), Recipe: "image.yaml"}))
 	for range 2 {
@@ -219,7 +228,24 @@ func TestAttest(t *testing.T) {
 	if s, err := signer.Verifier().Open(t.Context(), envelope, image.Digest); err != nil || s.PredicateType != provenance.PredicateType {
 		t.Errorf("our own envelope: %+v, %v", s, err)
 	}
-	stranger, _, _ := keys(t)
+	document := must[[]byte](t)(sbom.Document(dir, image.Digest))
+	statement = must[[]byte](t)(json.Marshal(cosign.NewStatement(image.Name(), image.Digest, sbom.PredicateType, document)))
+	if err := signer.Attest(t.Context(), c, image, sbom.PredicateType, statement); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"spdxjson", "slsaprovenance1"} {
+		mustRun(t, append([]string{"verify-attestation", "--key", public, "--type", kind, image.String()}, verifyOffline...)...)
+	}
+	stranger, strangerPrivate, strangerPublic := keys(t)
+	// cosign attests in its way, beside ours.
+	mustRun(t, append([]string{"attest", "--key", strangerPrivate, "--type", "spdxjson", "--predicate", file(t, document), image.String()}, signOffline...)...)
+	for _, key := range []string{public, strangerPublic} {
+		mustRun(t, append([]string{"verify-attestation", "--key", key, "--type", "spdxjson", image.String()}, verifyOffline...)...)
+	}
+	all := must[[]registry.Blob](t)(cosign.Attestations(t.Context(), c, image))
+	if s, err := stranger.Verifier().Open(t.Context(), all[len(all)-1].Data, image.Digest); err != nil || s.PredicateType != sbom.PredicateType {
+		t.Errorf("cosign's attestation: %s, %v", s.PredicateType, err)
+	}
 	if _, err := stranger.Verifier().Open(t.Context(), envelope, image.Digest); !errors.Is(err, cosign.ErrSignature) {
 		t.Errorf("with another key: %v", err)
 	}
