@@ -181,11 +181,7 @@ func (doc *document) addDebs(s *scan, image common.ElementID) error {
 		if err := doc.contain(p, d.files); err != nil {
 			return err
 		}
-		for ref, text := range d.license.texts {
-			if len(text) > len(doc.licenses[ref]) || len(text) == len(doc.licenses[ref]) && text < doc.licenses[ref] {
-				doc.licenses[ref] = text
-			}
-		}
+		maps.Copy(doc.licenses, d.license.texts)
 		doc.relate(image, common.TypeRelationshipContains, id)
 		for _, dependency := range d.depends {
 			if to, ok := ids[dependency]; ok && to != id {

@@ -2,6 +2,8 @@ package sbom
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -60,52 +62,61 @@ func parseCopyright(text []byte) license {
 
 // joined is the expression for all of what the files of a package are under.
 func joined(named []string, texts map[string]string) license {
-	slices.Sort(named)
-	named = slices.Compact(named)
 	l := license{texts: map[string]string{}}
 	var parts []string
 	for _, name := range named {
-		part, several := l.convert(name, texts)
-		if several && len(named) > 1 {
-			part = "(" + part + ")"
-		}
-		parts = append(parts, part)
+		parts = append(parts, l.convert(name, texts)...)
 	}
 	slices.Sort(parts)
-	l.expression = strings.Join(slices.Compact(parts), " AND ")
+	parts = slices.Compact(parts)
+	for i, p := range parts {
+		if len(parts) > 1 && strings.Contains(p, " ") {
+			parts[i] = "(" + p + ")"
+		}
+	}
+	l.expression = strings.Join(parts, " AND ")
 	return l
 }
 
-var joint = regexp.MustCompile(`(?i)\s+(and|or)\s+`)
+var joint = regexp.MustCompile(`(?i)\s+(?:and|or)\s+`)
 
-// convert turns a licence of Debian's into an expression of SPDX's. Commas and
-// exceptions, which bind in ways of their own there, are left as they are: the
-// whole is then one licence of its own name.
-func (l license) convert(name string, texts map[string]string) (expression string, several bool) {
+// convert turns a licence of Debian's into expressions of SPDX's that all hold.
+// Commas and exceptions, which bind in ways of their own there, are left as they
+// are: the whole is then one licence of its own name.
+func (l license) convert(name string, texts map[string]string) []string {
 	if strings.Contains(name, ",") || strings.Contains(strings.ToLower(name), " with ") {
-		return l.single(name, texts), false
+		return []string{l.single(name, texts)}
 	}
-	operators := joint.FindAllStringSubmatch(name, -1)
-	for i, one := range joint.Split(name, -1) {
-		if i > 0 {
-			expression += " " + strings.ToUpper(operators[i-1][1]) + " "
-		}
-		expression += l.single(one, texts)
+	var all []string
+	for _, one := range joint.Split(name, -1) {
+		all = append(all, l.single(one, texts))
 	}
-	return expression, len(operators) > 0
+	expression, choice := all[0], false
+	for i, operator := range joint.FindAllString(name, -1) {
+		operator = strings.ToUpper(strings.TrimSpace(operator))
+		choice = choice || operator == "OR"
+		expression += " " + operator + " " + all[i+1]
+	}
+	if choice {
+		return []string{expression}
+	}
+	return all
 }
 
 var noID = regexp.MustCompile(`[^A-Za-z0-9.-]+`)
 
+// single names one licence. Packages call texts alike that differ ("public
+// domain"), so that the name of one that SPDX does not know tells its text.
 func (l license) single(name string, texts map[string]string) string {
 	if id, ok := spdxIDs[strings.ToLower(name)]; ok {
 		return id
 	}
-	id := "LicenseRef-" + strings.Trim(noID.ReplaceAllString(strings.ReplaceAll(name, "+", "-or-later"), "-"), "-")
-	if text := texts[name]; len(text) > len(l.texts[id]) {
-		l.texts[id] = text
-	} else if l.texts[id] == "" {
-		l.texts[id] = name // the file names it and says no more
+	text := texts[name]
+	if text == "" {
+		text = name // the file names it and says no more
 	}
+	sum := sha256.Sum256([]byte(text))
+	id := fmt.Sprintf("LicenseRef-%s-%x", strings.Trim(noID.ReplaceAllString(name, "-"), "-"), sum[:4])
+	l.texts[id] = text
 	return id
 }

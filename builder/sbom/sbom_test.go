@@ -50,7 +50,7 @@ License: GPL-2+ or Expat
 
 Files: debian/*
 Copyright: somebody else
-License: Odd-1
+License: Odd-1 and ISC
 
 License: Odd-1
  Do what is odd.
@@ -94,7 +94,7 @@ func TestDocument(t *testing.T) {
 	}
 	example := packages["libexample1"]
 	if example == nil || example.PackageVersion != "1:1.2-3+b1" || !example.FilesAnalyzed ||
-		example.PackageLicenseDeclared != "(GPL-2.0-or-later OR MIT) AND LicenseRef-Odd-1" {
+		example.PackageLicenseDeclared != "(GPL-2.0-or-later OR MIT) AND ISC AND LicenseRef-Odd-1-918db095" {
 		t.Fatalf("libexample1: %+v", example)
 	}
 	want := "pkg:deb/debian/libexample1@1%3A1.2-3%2Bb1?arch=amd64&distro=debian-13&upstream=example%401.2"

@@ -214,11 +214,17 @@ func (p *Pipeline) find(ctx context.Context, d *destination, image string) (at, 
 	return at, identity, err
 }
 
+// imageName takes a single word for a service, never for an image of Docker Hub:
+// a slip of the pen would else be looked for there.
 func (p *Pipeline) imageName(image string) (oci.Reference, error) {
-	if s, ok := p.Project.Service(image); ok {
-		return s.Image, nil
+	if strings.ContainsAny(image, "/:@") {
+		return oci.ParseReference(image)
 	}
-	return oci.ParseReference(image)
+	services, err := p.Services([]string{image})
+	if err != nil {
+		return oci.Reference{}, err
+	}
+	return services[0].Image, nil
 }
 
 // Verify checks that an image, a service's or one that is named by a reference,
