@@ -105,10 +105,14 @@ func TestGitSource(t *testing.T) {
 			t.Errorf("remote %s: %+v, %v, want %s", remote, s, err, want)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "new"), nil, 0o600); err != nil {
+	below := filepath.Join(dir, "below")
+	if err := os.Mkdir(below, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := provenance.GitSource(t.Context(), dir); err != nil || !s.Dirty {
+	if err := os.WriteFile(filepath.Join(below, "new"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := provenance.GitSource(t.Context(), below); err != nil || !s.Dirty || s.Prefix != "below/" {
 		t.Errorf("with a new file: %+v, %v", s, err)
 	}
 }

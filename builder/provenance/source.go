@@ -15,12 +15,13 @@ type Source struct {
 	Repository string // URI, without credentials; empty: not told
 	Revision   string // commit; empty: no repository
 	Dirty      bool   // files differed from the commit
+	Prefix     string // the folder that was asked about, below the root of the work tree
 }
 
 // GitSource asks git about the work tree that dir lies in: a folder that is in
 // none gives the zero Source. Files that git ignores are not looked at.
 func GitSource(ctx context.Context, dir string) (Source, error) {
-	revision, err := git(ctx, dir, "rev-parse", "--verify", "--quiet", "HEAD")
+	said, err := git(ctx, dir, "rev-parse", "HEAD", "--show-prefix")
 	var status *exec.ExitError
 	switch {
 	case errors.As(err, &status), errors.Is(err, exec.ErrNotFound):
@@ -32,7 +33,8 @@ func GitSource(ctx context.Context, dir string) (Source, error) {
 	if err != nil {
 		return Source{}, err
 	}
-	s := Source{Revision: revision, Dirty: changes != ""}
+	revision, prefix, _ := strings.Cut(said, "\n")
+	s := Source{Revision: revision, Dirty: changes != "", Prefix: prefix}
 	if remote, err := git(ctx, dir, "remote", "get-url", "origin"); err == nil {
 		s.Repository = repositoryURI(remote)
 	}

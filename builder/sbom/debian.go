@@ -53,7 +53,7 @@ func (s *scan) debs() ([]deb, error) {
 		if !alone && where != statusFile {
 			continue
 		}
-		for fields, err := range debian.Stanzas(bytes.NewReader(f.text)) {
+		for fields, err := range debian.ReadControl(bytes.NewReader(f.text)) {
 			if err != nil {
 				return nil, err
 			}

@@ -42,7 +42,7 @@ func parseCopyright(text []byte) license {
 	}
 	var named []string
 	texts := map[string]string{}
-	for fields, err := range debian.Stanzas(bytes.NewReader(text), "Files", "License", "Format") {
+	for fields, err := range debian.ReadControl(bytes.NewReader(text), "Files", "License", "Format") {
 		if err != nil {
 			return license{}
 		}

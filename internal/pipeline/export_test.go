@@ -20,3 +20,12 @@ func (p *Pipeline) PushAttested(ctx context.Context, image oci.Image, facts prov
 	}
 	return d.name(image.Name, at), d.attest(ctx, image, at, facts, o)
 }
+
+// Facts are what is known of the build of a service.
+func (p *Pipeline) Facts(ctx context.Context, service string, platforms []string) (provenance.Facts, error) {
+	s, err := p.Services([]string{service})
+	if err != nil {
+		return provenance.Facts{}, err
+	}
+	return p.facts(ctx, s[0], platforms)
+}

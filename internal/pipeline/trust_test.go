@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -185,4 +187,37 @@ func compact(t *testing.T, text []byte) []byte {
 		t.Fatal(err)
 	}
 	return out.Bytes()
+}
+
+// The facts of this project's own images: what git, go.mod and the locks say.
+func TestFacts(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	for _, name := range []string{"GITHUB_RUN_ID", "CI_JOB_URL"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("CI_JOB_URL", "https://ci.example.org/7")
+	project, err := config.Load(t.Context(), config.Options{Files: []string{"../../podman-compose.yml"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pipeline.Pipeline{Project: project}
+	chat, err := p.Facts(t.Context(), "chat", []string{"linux/amd64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if chat.Recipe != "chat/image.yaml" || chat.Service != "chat" || chat.Base != "" || chat.Invocation != "https://ci.example.org/7" {
+		t.Errorf("facts are %+v", chat)
+	}
+	if chat.Toolchain != runtime.Version() {
+		t.Errorf("toolchain %s, but this was compiled with %s", chat.Toolchain, runtime.Version())
+	}
+	named := func(want string) bool {
+		return slices.ContainsFunc(chat.Packages, func(k provenance.Package) bool { return k.Name == want && len(k.SHA256) == 64 })
+	}
+	if !named("tzdata") || !named("ca-certificates") {
+		t.Errorf("packages are %v", chat.Packages)
+	}
+	if other, err := p.Facts(t.Context(), "proxy", []string{"linux/riscv64"}); err != nil || len(other.Packages) != 0 || other.Recipe != "pods/proxy/image.yaml" || other.Toolchain != "" {
+		t.Errorf("facts of the proxy, for an architecture that is not locked: %+v, %v", other, err)
+	}
 }
