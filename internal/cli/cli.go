@@ -105,6 +105,7 @@ holds the lock.`,
 		a.pull(), a.tag(), a.untag(), a.rmi(), a.save(), a.loadImages(),
 		a.images(), a.inspect(), a.diff(), a.history(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
 		a.initCommand(),
+		a.key(), a.verify(), a.sbom(), a.tree(),
 	)
 	return root
 }
