@@ -178,7 +178,7 @@ func (a *app) pipeline(ctx context.Context) (*pipeline.Pipeline, *Printer, error
 	}
 	return &pipeline.Pipeline{
 		Project: project, Builder: b, Registry: a.registry, Insecure: !a.tlsVerify,
-		Host: a.host, Notify: printer.Event,
+		Host: a.host, Notify: printer.Event, Versions: versions().parts(),
 	}, printer, nil
 }
 

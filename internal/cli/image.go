@@ -58,13 +58,13 @@ func (a *app) makeImages(
 	do func(*pipeline.Pipeline, context.Context, []string) ([]pipeline.Image, error),
 	plan func(*pipeline.Pipeline, context.Context, []string) ([]pipeline.ImagePlan, error),
 ) *cobra.Command {
-	var opts imageOptions
+	opts := imageOptions{pushes: c.Name() == "push"}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		p, progress, err := a.pipeline(c.Context())
 		if err != nil {
 			return err
 		}
-		if err := opts.apply(p, c); err != nil {
+		if err := opts.apply(a, p, c); err != nil {
 			return err
 		}
 		if opts.dryRun {
@@ -98,6 +98,9 @@ type imageOptions struct {
 	platforms                     []string
 	compression                   string
 	metadataFile                  string
+	pushes                        bool // then what is pushed is told of
+	attest                        pipeline.Attest
+	key                           string
 }
 
 func (o *imageOptions) flags(c *cobra.Command) {
@@ -109,10 +112,13 @@ func (o *imageOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.compression, "compression", builder.Compressions[0], "of the layers: `"+strings.Join(builder.Compressions, "|")+"`")
 	metadataFlag(c, &o.metadataFile)
 	lockedFlag(c, &o.locked)
+	if o.pushes {
+		attestFlags(c, &o.attest, &o.key)
+	}
 }
 
 // apply puts the flags into the pipeline.
-func (o *imageOptions) apply(p *pipeline.Pipeline, c *cobra.Command) error {
+func (o *imageOptions) apply(a *app, p *pipeline.Pipeline, c *cobra.Command) error {
 	if !slices.Contains(builder.Compressions, o.compression) {
 		return &usageError{err: fmt.Errorf("--compression %q is not one of %s", o.compression, strings.Join(builder.Compressions, ", ")), command: c.CommandPath()}
 	}
@@ -120,6 +126,12 @@ func (o *imageOptions) apply(p *pipeline.Pipeline, c *cobra.Command) error {
 		return err
 	}
 	p.Builder.Compression, p.Builder.Locked, p.Explain = o.compression, o.locked, o.explain
+	signer, err := a.signer(o.key)
+	if err != nil {
+		return err
+	}
+	p.Attest = o.attest
+	p.Attest.Signer = signer
 	return checkMetadataFile(o.metadataFile)
 }
 

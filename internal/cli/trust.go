@@ -190,16 +190,26 @@ func imageArgs(least, most int) cobra.PositionalArgs {
 
 func (a *app) verify() *cobra.Command {
 	var key, identity string
+	var rebuild, asJSON bool
 	c := &cobra.Command{
-		Use:   "verify --key PUB IMAGE…",
-		Short: "Verify the signatures of images",
+		Use:   "verify --key PUB IMAGE… | --rebuild [SERVICE…]",
+		Short: "Verify the signatures of images, or that they can be built again",
 		Long: `Verify that each image, a service's or one that is named by a reference, has a
 signature of the key: one by bareboat push --sign or by cosign. The images that
 have are printed as NAME@DIGEST. One that has none, one whose signature is of
 another key, and one that was signed as something else end the command with exit
-code 1.`,
-		Args: imageArgs(1, 0),
+code 1.
+
+With --rebuild, the images of services are built, and built again with an empty cache
+and in another store: both have to have the same digest. If not, what differs is
+shown, and the exit code is 1.`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if rebuild {
+				return a.verifyRebuild(c, args, asJSON)
+			}
+			if err := imageArgs(1, 0)(c, args); err != nil {
+				return err
+			}
 			if key == "" {
 				return &usageError{err: errors.New("--key is missing"), command: c.CommandPath()}
 			}
@@ -222,6 +232,8 @@ code 1.`,
 		},
 	}
 	c.Flags().StringVar(&key, "key", "", "public key, `PUB` (ECDSA, RSA or Ed25519, in PEM)")
+	c.Flags().BoolVar(&rebuild, "rebuild", false, "build again elsewhere, and compare digests")
+	c.Flags().BoolVar(&asJSON, "json", false, "with --rebuild, print one JSON document")
 	c.Flags().StringVar(&identity, "identity", "", "`NAME` that the image was signed under, where it was copied from another place")
 	return c
 }

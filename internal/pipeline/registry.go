@@ -228,17 +228,21 @@ func (p *Pipeline) push(ctx context.Context, d *destination, services []string) 
 			if err != nil {
 				return Image{}, err
 			}
-			if there {
+			if there && p.isTold(d.name(s.service.Image, to), look.Image.Digest) {
 				p.notify(Event{Subject: s.service.Name, Text: "nothing to do: the registry has it"})
 				return s.made(d.pinned(s.service.Name, d.name(s.service.Image, to), look.Image.Digest), look), nil
 			}
 		}
+		began := time.Now()
 		made, err := p.make(ctx, s)
 		if err != nil {
 			return Image{}, err
 		}
 		to, err := p.send(ctx, d, s.service.Name, made.Image)
 		if err != nil {
+			return Image{}, err
+		}
+		if err := p.tell(ctx, d, s, made, to, began); err != nil {
 			return Image{}, err
 		}
 		return s.made(d.pinned(s.service.Name, d.name(made.Image.Name, to), made.Image.Digest), made), nil
