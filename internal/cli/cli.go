@@ -99,6 +99,7 @@ holds the lock.`,
 		a.build(), a.push(), a.up(), a.deploy(), a.down(), a.lock(),
 		a.ps(), a.logs(), a.exec(), a.stop(), a.start(),
 		a.images(), a.inspect(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
+		a.login(), a.logout(),
 	)
 	return root
 }
