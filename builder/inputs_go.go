@@ -112,7 +112,7 @@ func (g *GoSource) list(ctx context.Context, dir string, env []string) ([]goPack
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		return nil, &CompileError{Package: g.Package, Output: stderr.String(), Err: err}
+		return nil, &CompileError{Package: g.Package, Dir: dir, Output: stderr.String(), Err: err}
 	}
 	var all []goPackage
 	for d := json.NewDecoder(bytes.NewReader(out)); ; {

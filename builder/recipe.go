@@ -72,7 +72,8 @@ type Healthcheck struct {
 }
 
 // LoadRecipe reads a recipe strictly: a key that it does not know is an error
-// that names file, line and key. A folder stands for its image.yaml.
+// that names file, line and key. A folder stands for its image.yaml. What is
+// wrong with the text is a *RecipeError.
 func LoadRecipe(path string) (*Recipe, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		path = filepath.Join(path, "image.yaml")
@@ -83,13 +84,14 @@ func LoadRecipe(path string) (*Recipe, error) {
 	}
 	r, err := DecodeRecipe(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w %s: %w", ErrRecipe, path, err)
+		return nil, &RecipeError{Path: path, Err: err}
 	}
 	r.path = path
 	return r, nil
 }
 
-// DecodeRecipe decodes and checks the text of a recipe.
+// DecodeRecipe decodes and checks the text of a recipe. Its errors are
+// *LineError where the line is known.
 func DecodeRecipe(text []byte) (*Recipe, error) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
@@ -105,7 +107,19 @@ func DecodeRecipe(text []byte) (*Recipe, error) {
 	if r.Base == "" {
 		r.Base = "scratch"
 	}
-	return &r, r.validate()
+	var document yaml.Node
+	if err := yaml.Unmarshal(text, &document); err != nil {
+		return nil, plainYAMLError(err)
+	}
+	if err := r.validate(); err != nil {
+		return nil, withLine(err, &document)
+	}
+	for i, l := range r.Layers {
+		for j := range l.Files {
+			l.Files[j].line = lineOf(&document, []any{"layers", i, "files", j})
+		}
+	}
+	return &r, nil
 }
 
 // Dir is the folder of the recipe; its paths start there.
@@ -119,17 +133,17 @@ func (r *Recipe) LockPath() string { return filepath.Join(r.Dir(), LockName) }
 
 func (r *Recipe) validate() error {
 	if r.Base != "scratch" && !strings.Contains(r.Base, "@sha256:") {
-		return fmt.Errorf("base: %q is not pinned: give it as NAME@sha256:… (an image is a function of its content)", r.Base)
+		return at(fmt.Errorf("base: %q is not pinned: give it as NAME@sha256:… (an image is a function of its content)", r.Base), "base")
 	}
 	if len(r.Layers) == 0 {
 		return errors.New("layers: none given")
 	}
 	for i, l := range r.Layers {
 		if err := l.validate(); err != nil {
-			return fmt.Errorf("layers[%d]: %w", i, err)
+			return at(fmt.Errorf("layers[%d]: %w", i, err), "layers", i)
 		}
 	}
-	return r.Config.validate()
+	return at(r.Config.validate(), "config")
 }
 
 func (s LayerSpec) validate() error {
@@ -149,7 +163,7 @@ func (s LayerSpec) validate() error {
 	case len(kinds) > 1:
 		return fmt.Errorf("has %s: one layer has one source", strings.Join(kinds, " and "))
 	case s.Go != nil:
-		return s.Go.validate()
+		return at(s.Go.validate(), "go", "package")
 	case s.Files != nil:
 		return validateEntries(s.Files)
 	case s.Accounts != nil:
@@ -167,22 +181,25 @@ var (
 func (c Config) validate() error {
 	for _, p := range c.Ports {
 		if !portPattern.MatchString(p) {
-			return fmt.Errorf("config.ports: %q is not PORT or PORT/tcp|udp|sctp", p)
+			return at(fmt.Errorf("config.ports: %q is not PORT or PORT/tcp|udp|sctp", p), "ports")
 		}
 	}
-	for _, v := range append(slices.Clone(c.Volumes), c.WorkDir) {
-		if v != "" && !strings.HasPrefix(v, "/") {
-			return fmt.Errorf("config: %q is not an absolute path", v)
+	for _, v := range c.Volumes {
+		if !strings.HasPrefix(v, "/") {
+			return at(fmt.Errorf("config.volumes: %q is not an absolute path", v), "volumes")
 		}
+	}
+	if c.WorkDir != "" && !strings.HasPrefix(c.WorkDir, "/") {
+		return at(fmt.Errorf("config.workdir: %q is not an absolute path", c.WorkDir), "workdir")
 	}
 	for k := range c.Env {
 		if !envPattern.MatchString(k) {
-			return fmt.Errorf("config.env: %q is not a variable's name", k)
+			return at(fmt.Errorf("config.env: %q is not a variable's name", k), "env", k)
 		}
 	}
 	if h := c.Healthcheck; h != nil {
 		if len(h.Test) == 0 || !slices.Contains([]string{"CMD", "CMD-SHELL", "NONE"}, h.Test[0]) {
-			return errors.New("config.healthcheck.test: wants CMD, CMD-SHELL or NONE first")
+			return at(errors.New("config.healthcheck.test: wants CMD, CMD-SHELL or NONE first"), "healthcheck", "test")
 		}
 	}
 	return nil
@@ -194,10 +211,12 @@ var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
 func plainYAMLError(err error) error {
 	var te *yaml.TypeError
 	if errors.As(err, &te) {
-		return errors.New(unknownField.ReplaceAllString(strings.Join(te.Errors, "; "), `unknown key "$1"`))
+		return lineInText(oneLine(unknownField.ReplaceAllString(strings.Join(te.Errors, "; "), `unknown key "$1"`)))
 	}
-	return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+	return lineInText(oneLine(strings.TrimPrefix(err.Error(), "yaml: ")))
 }
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // Platform is what an image is built for.
 type Platform struct {

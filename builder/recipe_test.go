@@ -1,6 +1,9 @@
 package builder_test
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +76,17 @@ func TestDecodeRecipeRefuses(t *testing.T) {
 		"layers: [{certificates: {}}]\nconfig: {env: {'A B': c}}":                         "not a variable's name",
 		"layers: [{certificates: {}}]\nconfig: {healthcheck: {test: [/x]}}":               "wants CMD",
 		"layers: [{certificates: {}}]\n---\nlayers: []":                                   "more than one YAML document",
+		"layers: [{certificates: {}}]\nconfig: {volumes: [v]}":                            "config.volumes: \"v\" is not an absolute path",
+		"layers: [{certificates: {}}]\nconfig: {volumes: ['']}":                           "config.volumes: \"\" is not an absolute path",
+		"layers: [{certificates: {}}]\nconfig: {env: [A]}":                                "line 2: cannot unmarshal",
+		"layers: [{go: x}]":                                                               "cannot unmarshal",
+		"layers: [{go: {package: '@v1.0.0'}}]":                                            "is not PACKAGE@VERSION",
+		"layers:\n\t- go: {}":                                                             "line 2: found character",
+		"layers: [{debian: {packages: [a/b]}}]":                                           "packages",
+		"layers: [{debian: {packages: [ab], suite: ../x}}]":                               "suite",
+		"layers: [{debian: {packages: [ab], exclude: [ab]}}]":                             "both in packages and in exclude",
+		"layers: [{timezones: {suit: x}}]":                                                "unknown key \"suit\"",
+		"layers: &x [*x]":                                                                 "line 1: cannot unmarshal",
 	} {
 		_, err := builder.DecodeRecipe([]byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
@@ -81,13 +95,73 @@ func TestDecodeRecipeRefuses(t *testing.T) {
 	}
 }
 
+// An image is a function of its content: what another module is called today
+// and not tomorrow is no version.
+func TestGoPackageWantsAnExactVersion(t *testing.T) {
+	for version, exact := range map[string]bool{
+		"v1.2.3": true, "v0.0.0-20240102030405-0123456789ab": true, "v2.0.0+incompatible": true, "v1.0.0-rc.1": true,
+		"latest": false, "main": false, "v1": false, "v1.2": false, "": false, "0123456789ab": false, "upgrade": false, "v1.2.3@v1.2.3": false, ">v1.2.3": false,
+	} {
+		_, err := builder.DecodeRecipe([]byte("layers: [{go: {package: example.org/app@" + version + "}}]"))
+		if exact && err != nil || !exact && (err == nil || !strings.Contains(err.Error(), "with an exact version")) {
+			t.Errorf("@%s: %v", version, err)
+		}
+	}
+}
+
+// Errors name the line that a person has to look at.
+func TestRecipeErrorsNameTheLine(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		line int
+	}{
+		{"layers:\n  - go:\n      pakage: x\n", 3},
+		{"layers:\n  - go: {package: a}\n  - go:\n      path: /x\n      package: a@latest\n", 5},
+		{"layers:\n  - files:\n      - {dir: /a}\n      - {dir: /a, mode: \"9\"}\n", 4},
+		{"layers:\n  - accounts: {}\n", 2},
+		{"layers:\n  - certificates: {}\nconfig:\n  env:\n    A: b\n    A B: c\n", 6},
+		{"layers:\n  - certificates: {}\n\nconfig:\n  workdir: x\n", 5},
+		{"# c\nbase: debian\nlayers:\n  - certificates: {}\n", 2},
+		{"layers:\n  - &a\n    files: [{link: x}]\n  - *a\n", 3},
+		{"layers:\n  - go: [\n", 2},
+		{"base: scratch\n", 1},
+	} {
+		_, err := builder.DecodeRecipe([]byte(c.text))
+		if at, ok := errors.AsType[*builder.LineError](err); !ok || at.Line != c.line {
+			t.Errorf("%q: %v; want line %d", c.text, err, c.line)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "image.yaml")
+	if err := os.WriteFile(path, []byte("layers: []"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := builder.LoadRecipe(path)
+	if at, ok := errors.AsType[*builder.RecipeError](err); !ok || at.Path != path || !errors.Is(err, builder.ErrRecipe) {
+		t.Errorf("%v", err)
+	}
+}
+
 func FuzzDecodeRecipe(f *testing.F) {
 	f.Add(whole)
-	f.Add("layers: [{files: [{from: a, to: b, mode: '0644'}]}]")
+	for _, seed := range []string{
+		"layers: [{files: [{from: a, to: b, mode: '0644'}]}]",
+		"layers: [{go: {package: example.com/a@v1.2.3}}]",
+		"layers: [&a {certificates: {}}, *a]",
+		"layers: &a [*a]",
+		"base: x@sha256:0\nlayers: [{timezones: }]",
+		"layers: [{debian: {packages: [a], exclude_paths: ['[']}}]\nconfig: {healthcheck: {test: [NONE], interval: 1h}}",
+		"? [a]\n: b", "- a", "---\n---\n", "a: b: c", "\t", "layers: !!binary aGVsbG8=", "layers: {<<: [a]}",
+		"config: {ports: ['1\n2']}", "\xff\xfe",
+	} {
+		f.Add(seed)
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := builder.DecodeRecipe([]byte(text))
-		if err == nil && len(r.Layers) == 0 {
+		switch {
+		case err == nil && len(r.Layers) == 0:
 			t.Error("a recipe without layers is taken")
+		case err != nil && strings.ContainsAny(err.Error(), "\n\r"):
+			t.Errorf("more than one line: %q", err)
 		}
 	})
 }

@@ -34,6 +34,8 @@ type FileEntry struct {
 
 	Owner string `yaml:"owner"` // UID or UID:GID; default 0:0
 	Mode  string `yaml:"mode"`  // octal; default 0644, 0755 where the owner may execute, folders 0755
+
+	line int // of the recipe
 }
 
 // FilesError says that what a recipe's files entry names is not there, or may not
@@ -56,7 +58,7 @@ func (e *FilesError) Hint() string {
 func validateEntries(entries []FileEntry) error {
 	for i, e := range entries {
 		if err := e.validate(); err != nil {
-			return fmt.Errorf("files[%d]: %w", i, err)
+			return at(fmt.Errorf("files[%d]: %w", i, err), "files", i)
 		}
 	}
 	return nil
@@ -134,7 +136,7 @@ func collect(entries []FileEntry, dir, tree string) ([]layer.File, error) {
 	for _, e := range entries {
 		got, err := e.files(dir, tree)
 		if err != nil {
-			return nil, err
+			return nil, &LineError{Line: e.line, Err: err}
 		}
 		files = append(files, got...)
 	}

@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"strings"
 
+	"golang.org/x/mod/module"
+
 	"bareboat/builder/layer"
 )
 
@@ -31,6 +33,7 @@ type GoSource struct {
 // CompileError is what the Go compiler said of a package.
 type CompileError struct {
 	Package string
+	Dir     string // that the compiler ran in; names of files start there
 	Output  string // what the go command printed
 	Err     error
 }
@@ -71,6 +74,9 @@ func (g *GoSource) validate() error {
 	}
 	if strings.HasPrefix(g.Package, "-") {
 		return fmt.Errorf("go.package: %q is not a package", g.Package)
+	}
+	if pkg, version, ok := strings.Cut(g.Package, "@"); ok && (pkg == "" || module.CanonicalVersion(version) != version || version == "") {
+		return fmt.Errorf("go.package: %q is not PACKAGE@VERSION with an exact version such as v1.2.3 (an image is a function of its content: a branch, or latest, means another one tomorrow)", g.Package)
 	}
 	return nil
 }
@@ -154,7 +160,7 @@ func (g *GoSource) run(ctx context.Context, dir string, p Platform, env []string
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
-		return "", &CompileError{Package: g.Package, Output: said.String(), Err: err}
+		return "", &CompileError{Package: g.Package, Dir: dir, Output: said.String(), Err: err}
 	}
 	if remote {
 		return installed(binary, p)

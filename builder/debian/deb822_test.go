@@ -50,7 +50,12 @@ func TestStanzas(t *testing.T) {
 
 func FuzzStanzas(f *testing.F) {
 	f.Add("Package: a\nDepends: b,\n c\n\nPackage: d\n")
-	f.Add("# c\r\n: x\n")
+	for _, seed := range []string{
+		"# c\r\n: x\n", "", "\n\n", " folded at the start\n", "A: 1\na: 2\n", "Package: a\n\n\n\nPackage: b",
+		"Description: short\n long\n .\n\tmore\n", "Package:a\n# between\n folded\n", "no colon", "A B: c\n", "A:\x00\n", "A: \u00e4\r\n\r\n",
+	} {
+		f.Add(seed)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		all, err := debian.Stanzas(s)
 		if err != nil {
@@ -64,7 +69,18 @@ func FuzzStanzas(f *testing.F) {
 }
 
 func FuzzAr(f *testing.F) {
-	f.Add([]byte("!<arch>\ndebian-binary   0           0     0     100644  4         `\n2.0\n"))
+	const header = "debian-binary   0           0     0     100644  "
+	for _, seed := range []string{
+		"!<arch>\n" + header + "4         `\n2.0\n",
+		"!<arch>\n" + header + "3         `\n2.0\n" + header + "1         `\nx",
+		"!<arch>\n" + header + "9999999999`\n2.0\n",
+		"!<arch>\n" + header + "-4        `\n2.0\n",
+		"!<arch>\n" + header + "4         x\n2.0\n",
+		"!<arch>\n" + header, "!<arch>\n", "!<thin>\n", "",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Add(hello.deb(f))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		members, err := debian.ArMembers(data)
 		if err != nil {

@@ -108,7 +108,12 @@ func FuzzParseLock(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"version":1,"locks":[]}`))
+	for _, seed := range []string{
+		`{"version":1,"locks":[]}`, `{"version":1}`, `{"version":2,"locks":null}`, `{"version":1,"locks":[{"packages":[]}]}`,
+		`{"version":1,"locks":[{"architecture":"amd64","packages":[{"name":"a","path":"../b"}]}]}`, `{}{}`, `[]`, ``, `{"version":1e99}`,
+	} {
+		f.Add([]byte(seed))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		file, err := debian.ParseLock(data)
 		if err != nil {

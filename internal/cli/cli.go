@@ -56,6 +56,8 @@ type app struct {
 	registry   string
 	tlsVerify  bool
 	noProgress bool
+
+	command string // that runs: "bareboat build"
 }
 
 func (a *app) root() *cobra.Command {
@@ -74,6 +76,8 @@ holds the lock.`,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+
+		PersistentPreRun: func(c *cobra.Command, _ []string) { a.command = c.CommandPath() },
 	}
 	f := root.PersistentFlags()
 	f.StringArrayVar(&a.files, "file", nil, "Compose `file`, also -f before the command; may be given more than once (default: found as Compose finds it)")
@@ -98,8 +102,9 @@ holds the lock.`,
 	root.AddCommand(
 		a.build(), a.push(), a.up(), a.deploy(), a.down(), a.lock(),
 		a.ps(), a.logs(), a.exec(), a.stop(), a.start(),
-		a.images(), a.inspect(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
-		a.login(), a.logout(),
+		a.pull(), a.tag(), a.untag(), a.rmi(), a.save(), a.loadImages(),
+		a.images(), a.inspect(), a.diff(), a.history(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
+		a.initCommand(), a.login(), a.logout(),
 	)
 	return root
 }
@@ -178,9 +183,9 @@ func (a *app) pipeline(ctx context.Context) (*pipeline.Pipeline, *Printer, error
 
 func (a *app) printer() *Printer {
 	if a.noProgress {
-		return NewPrinter(io.Discard)
+		return NewPrinter(io.Discard, "")
 	}
-	return NewPrinter(a.stderr)
+	return NewPrinter(a.stderr, a.command)
 }
 
 // The variables that name other Debian mirrors.

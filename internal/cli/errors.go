@@ -60,13 +60,14 @@ func report(w io.Writer, err error) int {
 			text += fmt.Sprintf(": release %d of %s still serves", failed.Serving, failed.Project)
 		}
 	}
-	fmt.Fprintln(w, "error:", text)
+	out := newConsole(w)
+	out.fail(text, positionOf(err))
 	if code == exitUsage && len(hints(err)) == 0 {
-		fmt.Fprintln(w, "  hint: bareboat --help")
+		out.line("  hint: bareboat --help")
 	}
 	for _, h := range hints(err) {
 		for line := range strings.Lines(h) {
-			fmt.Fprintln(w, "  hint:", strings.TrimRight(line, "\n"))
+			out.line("  hint: " + strings.TrimRight(line, "\n"))
 		}
 	}
 	return code

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -17,10 +16,12 @@ import (
 // Printer shows progress: bars on a terminal, plain lines elsewhere. Standard
 // output is never touched.
 type Printer struct {
-	w     io.Writer
-	width int // of the terminal in columns; zero: plain lines
+	console
+	title string // of the part of a CI system's log
+	width int    // of the terminal in columns; zero: plain lines
 
 	mu    sync.Mutex
+	begun bool          // the part is open
 	bars  *mpb.Progress // nil before the first event, so that questions can be asked
 	lines map[string]*line
 }
@@ -34,9 +35,9 @@ type line struct {
 // barWidth is that of the bar alone, in columns.
 const barWidth = 24
 
-// NewPrinter shows progress on w.
-func NewPrinter(w io.Writer) *Printer {
-	p := &Printer{w: w, lines: map[string]*line{}}
+// NewPrinter shows progress on w, under a title where a CI system folds its log.
+func NewPrinter(w io.Writer, title string) *Printer {
+	p := &Printer{console: newConsole(w), title: title, lines: map[string]*line{}}
 	if f, ok := w.(*os.File); ok && isTerminal(w) && os.Getenv("CI") == "" && os.Getenv("NO_COLOR") == "" {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 2*barWidth {
 			p.width = width
@@ -56,34 +57,46 @@ func (p *Printer) Event(e pipeline.Event) {
 	case e.Warn:
 		p.Warn(e.Subject + ": " + e.Text)
 	case e.Lasting:
-		p.above(e.Subject + ": " + e.Text)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.above().line(e.Subject + ": " + e.Text)
 	case p.width > 0:
 		p.draw(e)
 	case e.Text != "":
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		fmt.Fprintf(p.w, "%s: %s\n", e.Subject, e.Text)
+		p.begin()
+		p.line(e.Subject + ": " + e.Text)
+	}
+}
+
+// begin opens the part of the log with its first line.
+func (p *Printer) begin() {
+	if !p.begun {
+		p.begun = true
+		p.open(p.title)
 	}
 }
 
 // Warn prints a warning, above the bars.
-func (p *Printer) Warn(text string) { p.above("warning: " + text) }
-
-// above prints a line above the bars.
-func (p *Printer) above(text string) {
+func (p *Printer) Warn(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := p.w
+	p.above().warn(text)
+}
+
+// above writes lines above the bars.
+func (p *Printer) above() console {
 	if p.bars != nil {
-		w = p.bars
+		return console{w: p.bars, system: p.system}
 	}
-	fmt.Fprintln(w, text)
+	return p.console
 }
 
 func (p *Printer) draw(e pipeline.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := p.line(e.Subject)
+	l := p.bar(e.Subject)
 	if e.Text != "" {
 		text := cut(e.Text, p.width-barWidth-len(e.Subject)-4)
 		l.text.Store(&text)
@@ -103,8 +116,8 @@ func cut(text string, columns int) string {
 	return string(runes[:max(columns-1, 0)]) + "…"
 }
 
-// line is the bar of a subject, which goes when all is done.
-func (p *Printer) line(subject string) *line {
+// bar is that of a subject, which goes when all is done.
+func (p *Printer) bar(subject string) *line {
 	if l := p.lines[subject]; l != nil {
 		return l
 	}
@@ -125,6 +138,10 @@ func (p *Printer) line(subject string) *line {
 func (p *Printer) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.begun {
+		p.begun = false
+		p.shut()
+	}
 	if p.bars == nil {
 		return
 	}
@@ -136,4 +153,4 @@ func (p *Printer) Close() {
 }
 
 // Say prints a line below the bars, for a person.
-func (p *Printer) Say(text string) { fmt.Fprintln(p.w, text) }
+func (p *Printer) Say(text string) { p.console.line(text) }

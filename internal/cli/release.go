@@ -33,6 +33,7 @@ the exit code is 5.`,
 		},
 	}
 	lockedFlag(c, &opts.locked)
+	metadataFlag(c, &opts.metadataFile)
 	return opts.flags(c)
 }
 
@@ -56,7 +57,10 @@ func (a *app) deploy() *cobra.Command {
 	return opts.flags(c)
 }
 
-type releaseOptions struct{ locked, dryRun, json bool }
+type releaseOptions struct {
+	locked, dryRun, json bool
+	metadataFile         string
+}
 
 func (o *releaseOptions) flags(c *cobra.Command) *cobra.Command {
 	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "print the plan")
@@ -65,9 +69,15 @@ func (o *releaseOptions) flags(c *cobra.Command) *cobra.Command {
 }
 
 func (a *app) release(ctx context.Context, opts releaseOptions, progress *Printer, do func(context.Context) (pipeline.Released, error)) error {
+	if err := checkMetadataFile(opts.metadataFile); err != nil {
+		return err
+	}
 	done, err := do(ctx)
 	progress.Close()
 	if err != nil {
+		return err
+	}
+	if err := a.writeMetadata(opts.metadataFile, done.Images); err != nil {
 		return err
 	}
 	if opts.json {

@@ -20,9 +20,10 @@ import (
 
 // Released is what a release came to.
 type Released struct {
-	Release int    `json:"release"` // that serves now
-	Changed bool   `json:"changed"`
-	URL     string `json:"url,omitempty"` // of the edge, if there is one
+	Release int     `json:"release"` // that serves now
+	Changed bool    `json:"changed"`
+	URL     string  `json:"url,omitempty"` // of the edge, if there is one
+	Images  []Image `json:"images"`        // of all services, as they were released
 }
 
 // Up builds, pushes and releases the project.
@@ -51,7 +52,7 @@ func (p *Pipeline) release(ctx context.Context, doing string, ready func(*destin
 		if err != nil {
 			return err
 		}
-		out = Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.url()}
+		out = Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.url(), Images: images}
 		if plan.Empty() {
 			return nil
 		}
