@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -55,7 +56,8 @@ type Client struct {
 	options Options
 	base    *http.Transport
 	places  *places
-	busy    locks // by registry and digest
+	busy    locks      // by registry and digest
+	tagging sync.Mutex // held while a tag is changed that others change, too
 }
 
 // New returns a client.

@@ -104,7 +104,9 @@ holds the lock.`,
 		a.ps(), a.logs(), a.exec(), a.stop(), a.start(),
 		a.pull(), a.tag(), a.untag(), a.rmi(), a.save(), a.loadImages(),
 		a.images(), a.inspect(), a.diff(), a.history(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
-		a.initCommand(), a.login(), a.logout(),
+		a.initCommand(),
+		a.key(), a.verify(), a.sbom(), a.tree(),
+		a.login(), a.logout(),
 	)
 	return root
 }
