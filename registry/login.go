@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/docker/cli/cli/config/types"
@@ -97,7 +98,7 @@ func (c *Client) User(ctx context.Context, key string) (string, error) {
 		return "", err
 	}
 	found, err := c.credential(s.ref)
-	if err == nil && found.Username == "" {
+	if errors.Is(err, os.ErrNotExist) || err == nil && found.Username == "" {
 		err = errNotLoggedIn
 	}
 	if err != nil {

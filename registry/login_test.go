@@ -121,6 +121,22 @@ func TestPodmanLogin(t *testing.T) {
 	failure(t, err, registry.Unauthorized)
 }
 
+// With credentials, too, one request tells whether there is something to push.
+func TestHasWithCredentials(t *testing.T) {
+	isolate(t)
+	seen := &counted{Handler: behind(t, protected(t))}
+	ref := serve(t, seen)
+	c := registry.New(registry.Options{})
+	must[string](t)(c.Login(t.Context(), ref.Registry, "ada", password))
+	dir, digest := writeLayout(t, 1)
+	must[registry.Pushed](t)(c.Push(t.Context(), dir, digest, ref, nil))
+	seen.all.Store(0)
+	has, err := c.Has(t.Context(), ref, digest)
+	if !has || err != nil || seen.all.Load() != 1 {
+		t.Errorf("has = %t, %v, after %d requests", has, err, seen.all.Load())
+	}
+}
+
 // A login for a path serves what lies below it, and nothing else.
 func TestLoginForPath(t *testing.T) {
 	home := isolate(t)

@@ -18,6 +18,10 @@ import (
 	"bareboat/internal/oci"
 )
 
+// errBroke says that bytes on their way did not all arrive, for a reason that may
+// pass.
+var errBroke = errors.New("the upload broke off")
+
 // errLost says that the registry does not know an upload, or has come to another
 // point of it than we think.
 var errLost = errors.New("the registry lost track of the upload")
@@ -76,19 +80,18 @@ func (u *upload) run(ctx context.Context) (outcome, error) {
 	}
 }
 
-// isWorthAnother tells whether the upload may go on after err.
+// isWorthAnother tells whether the upload may go on after err. Requests without a
+// blob's bytes have been repeated by then.
 func (u *upload) isWorthAnother(err error) bool {
 	var local *layoutError
 	var answer *transport.Error
 	switch {
 	case errors.As(err, &local):
 		return false
-	case errors.Is(err, errLost):
+	case errors.Is(err, errLost), errors.Is(err, errBroke):
 		return true
-	case errors.As(err, &answer):
-		return slices.Contains(passing, answer.StatusCode) || u.resumed && answer.StatusCode == http.StatusBadRequest
 	}
-	return classify(err) == Unreachable
+	return u.resumed && errors.As(err, &answer) && answer.StatusCode == http.StatusBadRequest
 }
 
 // attempt sends what the registry has not, and ends the upload. The answer is
@@ -177,7 +180,7 @@ func (u *upload) patch(ctx context.Context) (*http.Response, error) {
 	}
 	answer, err := (&http.Client{Transport: u.transport}).Do(req)
 	if err != nil {
-		return nil, watch.cause(ctx, err)
+		return nil, fmt.Errorf("%w: %w", errBroke, watch.cause(ctx, err))
 	}
 	defer answer.Body.Close()
 	switch answer.StatusCode {
@@ -190,6 +193,9 @@ func (u *upload) patch(ctx context.Context) (*http.Response, error) {
 		}
 	}
 	if err := transport.CheckError(answer, http.StatusAccepted, http.StatusCreated, http.StatusNoContent, http.StatusOK); err != nil {
+		if isPassing(answer, nil) {
+			err = fmt.Errorf("%w: %w", errBroke, err)
+		}
 		return answer, lost(err)
 	}
 	u.reached(u.offset + length)

@@ -106,6 +106,7 @@ holds the lock.`,
 		a.images(), a.inspect(), a.diff(), a.history(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
 		a.initCommand(),
 		a.key(), a.verify(), a.sbom(), a.tree(),
+		a.login(), a.logout(),
 	)
 	return root
 }
