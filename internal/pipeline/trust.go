@@ -243,7 +243,12 @@ func (p *Pipeline) Verify(ctx context.Context, image string, verifier *cosign.Ve
 			return "", err
 		}
 	}
-	if err := verifier.Verify(ctx, d.client, at, as); err != nil {
+	err = verifier.Verify(ctx, d.client, at, as)
+	var failed *cosign.VerifyError
+	if errors.As(err, &failed) {
+		failed.Image = name.WithDigest(at.Digest) // the embedded registry's own address says nothing
+	}
+	if err != nil {
 		return "", err
 	}
 	return name.WithDigest(at.Digest).String(), nil
@@ -256,7 +261,7 @@ func (p *Pipeline) Verify(ctx context.Context, image string, verifier *cosign.Ve
 func (p *Pipeline) SBOM(ctx context.Context, image, platform string, verifier *cosign.Verifier) (text []byte, err error) {
 	d := p.openRegistry(ctx)
 	defer func() { err = errors.Join(err, d.close()) }()
-	at, _, err := p.find(ctx, d, image)
+	at, name, err := p.find(ctx, d, image)
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +281,7 @@ func (p *Pipeline) SBOM(ctx context.Context, image, platform string, verifier *c
 		s, err := cosign.ParseStatement(statements[0], at.Digest)
 		return append(s.Predicate, '\n'), err
 	case verifier != nil:
-		return nil, fmt.Errorf("%s: %w", at, ErrNoSBOM)
+		return nil, fmt.Errorf("%s: %w", name.WithDigest(at.Digest), ErrNoSBOM)
 	}
 	return d.describe(ctx, at)
 }
