@@ -16,7 +16,7 @@ import (
 	"bareboat/internal/pipeline"
 )
 
-// images gives a pipeline for commands about images, which need no Compose file
+// imagePipeline is for commands about images, which need no Compose file
 // but may name services where there is one.
 func (a *app) imagePipeline(c *cobra.Command) (*pipeline.Pipeline, error) {
 	b, err := a.builder()
@@ -26,8 +26,6 @@ func (a *app) imagePipeline(c *cobra.Command) (*pipeline.Pipeline, error) {
 	p := &pipeline.Pipeline{Builder: b, Registry: a.registry, Insecure: !a.tlsVerify, Host: a.host}
 	if project, err := a.load(c.Context()); err == nil {
 		p.Project = project
-	} else if len(a.files) > 0 {
-		return nil, err
 	}
 	return p, nil
 }
