@@ -33,10 +33,11 @@ func (p *Pipeline) ReadImage(ctx context.Context, name, platform string, all boo
 	}
 	close = func() { _ = os.RemoveAll(dir) }
 	found, err := p.locate(ctx, name, dir, registry.Selection{Platform: platform, ConfigOnly: !all})
-	if err == nil {
-		img, err = contents.Open(found.Layout, found.Digest, platform)
+	if err != nil {
+		close()
+		return nil, nil, err
 	}
-	if err == nil && all {
+	if img, err = contents.Open(found.Layout, found.Digest, platform); err == nil && all {
 		err = img.Read(ctx)
 	}
 	if err != nil {
