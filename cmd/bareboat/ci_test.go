@@ -172,7 +172,7 @@ func TestGitHubExample(t *testing.T) {
 		env = append(env, name+"="+filepath.Join(temp, name))
 	}
 	// The checkout that is cloned may belong to another user.
-	env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
+	j.write(filepath.Join(j.home, ".gitconfig"), "[safe]\ndirectory = *\n")
 	workflow.Env["REGISTRY"] = j.registry
 	told := ""
 	for _, step := range workflow.Jobs["image"].Steps {
