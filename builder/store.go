@@ -86,7 +86,10 @@ func (b *Builder) inStore(ctx context.Context, op string, request, result any) e
 	}
 	var answer storeAnswer
 	if err := json.Unmarshal(stdout.Bytes(), &answer); err != nil {
-		return fmt.Errorf("work on the image store: %w: %s", errors.Join(runErr, err), bytes.TrimSpace(stderr.Bytes()))
+		if runErr != nil {
+			err = runErr
+		}
+		return fmt.Errorf("work on the image store: %w: %s", err, oneLine(stderr.String()))
 	}
 	if answer.Err != "" {
 		return errors.New(answer.Err)
