@@ -20,16 +20,20 @@ var mayImport = map[string][]string{
 	"builder/cache":         {"internal/oci"},
 	"builder/debian":        {"builder/layer"},
 	"builder":               {"builder/layer", "builder/debian", "builder/cache", "internal/oci"},
+	"builder/provenance":    {"internal/oci"},
+	"builder/sbom":          {"builder/debian", "internal/oci"},
 	"registry":              {"internal/oci"},
+	"registry/cosign":       {"registry", "internal/oci"},
 	"registry/store":        {"internal/oci"},
 	"registry/embedded":     {"registry/store", "internal/oci"},
 	"pods":                  {"internal/oci"},
 	"pods/proxy":            {},
 	"pods/release":          {"pods", "pods/proxy", "internal/oci"},
 	"internal/config":       {"internal/oci"},
-	"internal/pipeline":     {"builder", "registry", "pods", "internal/config", "internal/oci"},
+	"internal/contents":     {"internal/oci"},
+	"internal/pipeline":     {"builder", "registry", "pods", "internal/config", "internal/contents", "internal/oci"},
 	"internal/scaffold":     {},
-	"internal/cli":          {"internal/pipeline", "internal/scaffold", "internal/config", "internal/oci", "builder", "registry", "pods"},
+	"internal/cli":          {"internal/pipeline", "internal/contents", "internal/scaffold", "internal/config", "internal/oci", "builder", "registry", "pods"},
 	"chat":                  {"chat"},
 	"cmd/bareboat":          {"internal/cli", "builder"},
 	"cmd/bareboat-registry": {"registry/embedded"},
@@ -48,6 +52,8 @@ var onlyIn = map[string][]string{
 	"github.com/gorilla/websocket":           {"chat"},
 	"modernc.org/sqlite":                     {"chat/store"},
 	"github.com/ProtonMail/go-crypto":        {"builder/debian"},
+	"github.com/secure-systems-lab":          {"registry/cosign"},
+	"github.com/spdx/tools-golang":           {"builder/sbom"},
 }
 
 type listed struct {
@@ -82,7 +88,7 @@ func TestImports(t *testing.T) {
 // The registry client, the chat and the Debian reader can be used without cgo
 // and without the containers libraries, also indirectly.
 func TestLightPackages(t *testing.T) {
-	for _, name := range []string{"./registry/...", "./chat/...", "./builder/debian", "./pods/proxy"} {
+	for _, name := range []string{"./registry/...", "./chat/...", "./builder/debian", "./builder/sbom", "./builder/provenance", "./pods/proxy"} {
 		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", name).Output()
 		if err != nil {
 			t.Fatal(err)

@@ -135,7 +135,17 @@ func fetchBase(ctx context.Context, store storage.Store, r commitRequest, sys *t
 
 // copyImage copies one image as it is and gives its manifest.
 func copyImage(ctx context.Context, dest, src types.ImageReference, to, from *types.SystemContext) ([]byte, error) {
-	policy, err := signature.DefaultPolicy(to)
+	return copyWith(ctx, dest, src, to, &copy.Options{SourceCtx: from, DestinationCtx: to, PreserveDigests: true})
+}
+
+// convert copies one image into the format of its destination.
+func convert(ctx context.Context, dest, src types.ImageReference, sys *types.SystemContext) error {
+	_, err := copyWith(ctx, dest, src, sys, &copy.Options{SourceCtx: sys, DestinationCtx: sys})
+	return err
+}
+
+func copyWith(ctx context.Context, dest, src types.ImageReference, sys *types.SystemContext, opts *copy.Options) ([]byte, error) {
+	policy, err := signature.DefaultPolicy(sys)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +154,7 @@ func copyImage(ctx context.Context, dest, src types.ImageReference, to, from *ty
 		return nil, err
 	}
 	defer func() { _ = pc.Destroy() }()
-	return copy.Image(ctx, pc, dest, src, &copy.Options{SourceCtx: from, DestinationCtx: to, PreserveDigests: true})
+	return copy.Image(ctx, pc, dest, src, opts)
 }
 
 // containerPrefix names the working containers of this package.
@@ -244,7 +254,8 @@ func configure(b *buildah.Builder, c Config, p Platform) {
 
 type addRequest struct{ Layout, Name string }
 
-// add copies the only image of a layout into the store.
+// add copies the only image of a layout into the store. One without a name is
+// known by its ID alone, which is the digest of its config.
 func add(ctx context.Context, store storage.Store, r addRequest) (string, error) {
 	dir, err := os.MkdirTemp("", "bareboat-")
 	if err != nil {
@@ -259,7 +270,7 @@ func add(ctx context.Context, store storage.Store, r addRequest) (string, error)
 	if err != nil {
 		return "", err
 	}
-	dest, err := is.Transport.ParseStoreReference(store, r.Name)
+	dest, err := destination(ctx, store, src, r.Name)
 	if err != nil {
 		return "", err
 	}
@@ -278,13 +289,18 @@ func list(ctx context.Context, store storage.Store) ([]Stored, error) {
 	if err != nil {
 		return nil, err
 	}
+	inner, err := innerLayers(store)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]Stored, 0, len(all))
 	for _, img := range all {
 		size, err := store.ImageSize(img.ID)
 		if err != nil {
 			return nil, fmt.Errorf("size of %s: %w", img.ID, err)
 		}
-		out = append(out, Stored{ID: img.ID, Names: img.Names, Digest: img.Digest, Created: img.Created, Size: size})
+		out = append(out, Stored{ID: img.ID, Names: img.Names, Digest: img.Digest, Created: img.Created, Size: size,
+			Intermediate: len(img.Names) == 0 && inner[img.TopLayer]})
 	}
 	slices.SortStableFunc(out, func(a, b Stored) int { return b.Created.Compare(a.Created) })
 	return out, nil

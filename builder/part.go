@@ -141,6 +141,9 @@ func (p *part) assemble(ctx context.Context, c *cache.Cache, how compressor, epo
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		if err := checkMachine(l.Files, p.platform); err != nil {
+			return nil, fmt.Errorf("layer %s: %w", l.Name, err)
+		}
 		if out[i], err = how.keep(c, l, epoch, filepath.Join(work, "layer.tar")); err != nil {
 			return nil, fmt.Errorf("layer %s: %w", l.Name, err)
 		}

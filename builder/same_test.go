@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,8 @@ import (
 
 	"bareboat/builder"
 	"bareboat/internal/oci"
+	"bareboat/registry"
+	"bareboat/registry/embedded"
 )
 
 // buildEnv makes this test program build, in a process of its own.
@@ -25,7 +29,7 @@ const buildEnv = "BAREBOAT_TEST_BUILD"
 type buildCall struct {
 	Project, Cache, Store string
 	Umask                 int
-	Add                   bool
+	Push                  string // also put it into the store, and push it here
 }
 
 // buildMain is that process: it prints the image's digest.
@@ -43,8 +47,12 @@ func buildMain(text string) int {
 		return 1
 	}
 	img, err := b.Build(context.Background(), r, call.Project, helloName)
-	if err == nil && call.Add {
+	if err == nil && call.Push != "" {
 		_, err = b.Add(context.Background(), img)
+		to, parseErr := oci.ParseReference(call.Push)
+		if err = errors.Join(err, parseErr); err == nil {
+			_, err = registry.New(registry.Options{}).Push(context.Background(), img.Layout, img.Digest, to, nil)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -138,14 +146,21 @@ func TestOneSourceOneDigestEverywhere(t *testing.T) {
 	}
 }
 
-// A hundred builds that are killed at any moment leave a cache and a store with
-// which the next build is right.
+// A hundred builds and pushes that are killed at any moment leave a cache, a
+// store and a registry with which the next is right.
 func TestKilledBuilds(t *testing.T) {
 	base := t.TempDir()
+	remote, err := embedded.Open(filepath.Join(base, "registry"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remote.Close()
+	server := httptest.NewServer(remote)
+	defer server.Close()
 	t.Cleanup(func() { removeStore(t, base) })
 	dir := project(t, hello)
 	want := build(t, newBuilder(t), dir).Digest
-	call := buildCall{Project: dir, Cache: filepath.Join(base, "cache"), Store: filepath.Join(base, "store"), Umask: 0o022, Add: true}
+	call := buildCall{Project: dir, Cache: filepath.Join(base, "cache"), Store: filepath.Join(base, "store"), Umask: 0o022, Push: strings.TrimPrefix(server.URL, "http://") + "/team/hello:1"}
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
 	whole := 500 * time.Millisecond // what a build takes; measured below
@@ -183,4 +198,13 @@ func TestKilledBuilds(t *testing.T) {
 		t.Errorf("seed %d: the store does not have it", seed)
 	}
 	files(t, build(t, b, dir))
+	to, err := oci.ParseReference(call.Push)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pulled := oci.Image{Layout: filepath.Join(base, "pulled"), Digest: want}
+	if got, err := registry.New(registry.Options{}).Pull(t.Context(), to, pulled.Layout, nil); err != nil || got.Digest != want {
+		t.Errorf("seed %d: the registry has %s, %v", seed, got.Digest, err)
+	}
+	files(t, pulled)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -59,6 +60,11 @@ type storeAnswer struct {
 // where the user is not root. Ending ctx ends the process; it dies with this
 // one in any case.
 func (b *Builder) inStore(ctx context.Context, op string, request, result any) error {
+	return b.inStoreTelling(ctx, io.Discard, op, request, result)
+}
+
+// inStoreTelling is inStore, and passes on what the process says meanwhile.
+func (b *Builder) inStoreTelling(ctx context.Context, log io.Writer, op string, request, result any) error {
 	if err := checkSubIDs(); err != nil {
 		return err
 	}
@@ -74,7 +80,7 @@ func (b *Builder) inStore(ctx context.Context, op string, request, result any) e
 	cmd.Env = append(os.Environ(), b.driver(ctx)...)
 	cmd.Stdin = bytes.NewReader(call)
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdout, cmd.Stderr = &stdout, io.MultiWriter(&stderr, log)
 	// A terminal's Ctrl-C reaches the whole group: it is this process that
 	// decides, so that an image is either there or not.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -182,7 +188,7 @@ func serveStore(ctx context.Context, in io.Reader) (any, error) {
 	case "inspect":
 		return decoded(call.Request, func(name string) (*Stored, error) { return inspect(ctx, store, name) })
 	}
-	return nil, fmt.Errorf("unknown operation %q", call.Op)
+	return serveLocal(ctx, store, call)
 }
 
 // decoded calls do with the request as what it is.
@@ -221,13 +227,15 @@ func (b *Builder) Add(ctx context.Context, img oci.Image) (id string, err error)
 
 // Stored is an image of the local store.
 type Stored struct {
-	ID      string           `json:"id"`
-	Names   []string         `json:"names"`
-	Digest  oci.Digest       `json:"digest"`
-	Created time.Time        `json:"created"`
-	Size    int64            `json:"size"` // bytes, unpacked
-	Config  *oci.ImageConfig `json:"config,omitempty"`
-	Layers  []oci.Descriptor `json:"layers,omitempty"`
+	ID      string     `json:"id"`
+	Names   []string   `json:"names"`
+	Digest  oci.Digest `json:"digest"`
+	Created time.Time  `json:"created"`
+	Size    int64      `json:"size"` // bytes, unpacked
+	// Intermediate tells that it has no name and others are built on it.
+	Intermediate bool             `json:"intermediate,omitempty"`
+	Config       *oci.ImageConfig `json:"config,omitempty"`
+	Layers       []oci.Descriptor `json:"layers,omitempty"`
 }
 
 // Images lists the local store, newest first. It needs no service.
@@ -253,4 +261,16 @@ func (b *Builder) Inspect(ctx context.Context, name string) (*Stored, error) {
 		return nil, fmt.Errorf("inspect %s: %w", name, ErrNoImage)
 	}
 	return s, nil
+}
+
+// RemoveStore removes a folder that has a store in it, also what the user
+// namespace has made unreadable, such as overlay's work folders.
+func RemoveStore(dir string) error {
+	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(p, 0o700) // what cannot be opened cannot be removed, which is told below
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }

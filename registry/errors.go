@@ -35,7 +35,7 @@ const (
 
 // Error is what goes wrong between a client and a registry.
 type Error struct {
-	Op   string // "push", "pull" or "resolve"
+	Op   string // "push", "pull", "resolve", "log in" or "log out"
 	Name string // what it was done to, HOST/REPOSITORY and what else was named
 	Kind Kind
 	Err  error // the cause; its text may hold what Error leaves out
@@ -57,7 +57,10 @@ func (e *Error) Hint() string { return e.hint }
 // the cause, and it is not the registry's.
 func (s *session) fail(ctx context.Context, err error) error {
 	name := s.ref.String()
-	if s.op == "push" {
+	switch {
+	case s.ref.Repository == "":
+		name = s.ref.Registry
+	case s.op != "pull" && s.op != "resolve":
 		name = s.ref.Name()
 	}
 	if ctx.Err() != nil {
@@ -80,6 +83,8 @@ func classify(err error) Kind {
 	switch {
 	case errors.Is(err, errCredentials):
 		return Credentials
+	case errors.Is(err, errNotLoggedIn):
+		return Unauthorized
 	case errors.Is(err, errContent):
 		return Content
 	case isCertificate(err):
@@ -136,6 +141,9 @@ func describe(kind Kind, err error) string {
 	var answer *transport.Error
 	switch kind {
 	case Unauthorized:
+		if errors.Is(err, errNotLoggedIn) {
+			return errNotLoggedIn.Error()
+		}
 		return "unauthorized"
 	case NotFound:
 		return "not found"
@@ -212,11 +220,17 @@ func withoutURL(err error) error {
 
 func (s *session) hint(kind Kind, err error) string {
 	host := s.ref.Registry
-	login := "run: podman login " + host
+	login := "run: bareboat login " + host
 	switch kind {
 	case Credentials:
 		return login + ", or mend the file"
 	case Unauthorized:
+		if errors.Is(err, errNotLoggedIn) {
+			return "name the file with --authfile if they are kept elsewhere; login: bareboat login " + host
+		}
+		if s.op == "log in" {
+			return "are the name and the password right? Some registries want a token in place of the password"
+		}
 		if s.credential.isEmpty() {
 			return login
 		}
@@ -243,6 +257,9 @@ func (s *session) hint(kind Kind, err error) string {
 		return "name a file with its authority's certificate in SSL_CERT_FILE, or go on without with --tls-verify=false"
 	case Content:
 		return "push the image again"
+	}
+	if errors.Is(err, errBadKey) {
+		return "name a registry, such as registry.example.com or localhost:5000"
 	}
 	if errors.Is(err, errNoRegistry) {
 		return "name one with --registry HOST[:PORT]/PATH"

@@ -71,7 +71,7 @@ func TestCredentials(t *testing.T) {
 			if want := "push " + ref.Name() + ": unauthorized"; e.Error() != want {
 				t.Errorf("without credentials: %q; want %q", e, want)
 			}
-			if want := "run: podman login " + ref.Registry; e.Hint() != want {
+			if want := "run: bareboat login " + ref.Registry; e.Hint() != want {
 				t.Errorf("without credentials: hint %q; want %q", e.Hint(), want)
 			}
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/url"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -24,52 +23,60 @@ const acceptable = v1.MediaTypeImageManifest + ", " + v1.MediaTypeImageIndex +
 //
 // What is wrong with the registry is an *Error.
 func (c *Client) Has(ctx context.Context, ref oci.Reference, d oci.Digest) (bool, error) {
-	if found, ok := c.glance(ctx, ref); ok {
-		return found == d, nil
-	}
-	s, err := c.open(ctx, "push", ref, transport.PushScope)
+	s, err := c.prepare(ctx, "push", ref)
 	if err != nil {
 		return false, err
 	}
-	p := &push{session: s}
-	there, err := p.isThere(ctx, d)
+	there, err := s.names(ctx, d)
 	if err != nil {
 		return false, s.fail(ctx, err)
 	}
 	return there, nil
 }
 
+// names tells whether the reference names d already, and asks how the registry
+// wants to be spoken to only where it does not answer without.
+func (s *session) names(ctx context.Context, d oci.Digest) (bool, error) {
+	if found, ok := s.glance(ctx, d); ok {
+		return found == d, nil
+	}
+	if err := s.handshake(ctx, transport.PushScope); err != nil {
+		return false, err
+	}
+	return s.isThere(ctx, d)
+}
+
 // glance asks without asking first how the registry wants to be spoken to. Where
 // that gives no plain answer, ok is false.
-func (c *Client) glance(ctx context.Context, ref oci.Reference) (d oci.Digest, ok bool) {
-	host, err := name.NewRegistry(ref.Registry)
-	if err != nil || ref.IsLocal() {
+func (s *session) glance(ctx context.Context, d oci.Digest) (found oci.Digest, ok bool) {
+	host, err := name.NewRegistry(s.ref.Registry) // without the option, it says what the host most likely speaks
+	if err != nil {
 		return "", false
 	}
-	what := ref.Tag
+	what := s.ref.Tag
 	if what == "" {
-		what = name.DefaultTag
+		what = d.String()
 	}
-	u := url.URL{
-		Scheme: host.Scheme(), Host: host.RegistryStr(),
-		Path: fmt.Sprintf("/v2/%s/manifests/%s", ref.Repository, what),
-	}
+	u := s.url("manifests", what)
+	u.Scheme = host.Scheme()
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, u.String(), nil)
 	if err != nil {
 		return "", false
 	}
 	req.Header.Set("Accept", acceptable)
 	req.Header.Set("User-Agent", "bareboat")
-	way := &traffic{inner: c.base, plain: func(host string) bool { return c.options.Insecure || isLoopback(host) }}
-	answer, err := way.RoundTrip(req)
+	if s.credential.Password != "" && (u.Scheme == "https" || isLoopback(u.Host)) {
+		req.SetBasicAuth(s.credential.Username, s.credential.Password)
+	}
+	answer, err := s.traffic.RoundTrip(req)
 	if err != nil {
 		return "", false
 	}
 	answer.Body.Close()
-	d = oci.Digest(answer.Header.Get("Docker-Content-Digest"))
+	found = oci.Digest(answer.Header.Get("Docker-Content-Digest"))
 	switch answer.StatusCode {
 	case http.StatusOK:
-		return d, d.Validate() == nil
+		return found, found.Validate() == nil
 	case http.StatusNotFound:
 		return "", true
 	}
@@ -122,26 +129,45 @@ func (c *Client) Missing(ctx context.Context, layoutDir string, d oci.Digest, to
 	return out, nil
 }
 
+// isThere tells whether the reference names d already, once the session may speak.
+func (s *session) isThere(ctx context.Context, d oci.Digest) (bool, error) {
+	what := s.ref.Tag
+	if what == "" {
+		what = d.String()
+	}
+	found, err := s.look(ctx, "manifests", what)
+	if err == nil {
+		return found.Get("Docker-Content-Digest") == d.String(), nil
+	}
+	switch classify(err) {
+	case Unauthorized, Unreachable, Insecure:
+		return false, err
+	}
+	return false, nil // only a look: what else is wrong shows when it matters
+}
+
 // head asks whether the repository has a blob or a manifest.
 func (s *session) head(ctx context.Context, kind string, d oci.Digest) (bool, error) {
-	u := url.URL{
-		Scheme: s.repository.Scheme(), Host: s.repository.RegistryStr(),
-		Path: fmt.Sprintf("/v2/%s/%s/%s", s.repository.RepositoryStr(), kind, d),
+	_, err := s.look(ctx, kind, d.String())
+	if err != nil && classify(err) == NotFound {
+		return false, nil
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, u.String(), nil)
+	return err == nil, err
+}
+
+// look asks for the header of a blob or a manifest.
+func (s *session) look(ctx context.Context, kind, what string) (http.Header, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, s.url(kind, what).String(), nil)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if kind == "manifests" {
 		req.Header.Set("Accept", acceptable)
 	}
 	answer, err := (&http.Client{Transport: s.transport}).Do(req)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode == http.StatusNotFound {
-		return false, nil
-	}
-	return true, transport.CheckError(answer, http.StatusOK)
+	return answer.Header, transport.CheckError(answer, http.StatusOK)
 }

@@ -32,12 +32,6 @@ type manifest struct {
 	blobs    []oci.Descriptor // an image's config and layers
 }
 
-// RawManifest and MediaType are what the library asks of what it puts.
-func (m manifest) RawManifest() ([]byte, error) { return m.raw, nil }
-func (m manifest) MediaType() (types.MediaType, error) {
-	return types.MediaType(m.Descriptor.MediaType), nil
-}
-
 // parseManifest reads an image manifest or an index, in OCI's or in Docker's
 // form, whose digest has to be d.
 func parseManifest(raw []byte, d oci.Digest) (manifest, error) {

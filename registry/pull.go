@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -67,11 +68,26 @@ func fetch(ctx context.Context, puller *remote.Puller, ref name.Reference) (mani
 //
 // What is wrong with the registry or with what it sends is an *Error.
 func (c *Client) Pull(ctx context.Context, ref oci.Reference, layoutDir string, progress Progress) (oci.Descriptor, error) {
+	return c.PullSome(ctx, ref, layoutDir, Selection{}, progress)
+}
+
+// Selection says what of an image is wanted. Its zero value is all of it.
+type Selection struct {
+	// Platform, as "linux/amd64", leaves out the blobs of the others of an
+	// index. An image that is no index has no choice.
+	Platform string
+	// ConfigOnly leaves out the layers.
+	ConfigOnly bool
+}
+
+// PullSome pulls as Pull does, but only some of the blobs. The layout has all of
+// the manifests.
+func (c *Client) PullSome(ctx context.Context, ref oci.Reference, layoutDir string, some Selection, progress Progress) (oci.Descriptor, error) {
 	s, err := c.open(ctx, "pull", ref, transport.PullScope)
 	if err != nil {
 		return oci.Descriptor{}, err
 	}
-	p := &pull{session: s, to: layout(layoutDir), teller: teller{tell: progress}}
+	p := &pull{session: s, to: layout(layoutDir), some: some, teller: teller{tell: progress}}
 	d, err := p.run(ctx)
 	if err != nil {
 		var local *layoutError
@@ -87,6 +103,7 @@ type pull struct {
 	*session
 	teller
 	to     layout
+	some   Selection
 	puller *remote.Puller
 }
 
@@ -110,10 +127,44 @@ func (p *pull) run(ctx context.Context) (oci.Descriptor, error) {
 	if err != nil {
 		return oci.Descriptor{}, err
 	}
-	if err := p.download(ctx, all.blobs); err != nil {
+	if err := p.download(ctx, p.some.of(all)); err != nil {
 		return oci.Descriptor{}, err
 	}
 	return root.Descriptor, p.keep(all)
+}
+
+// of gives the blobs that are wanted.
+func (s Selection) of(all image) []oci.Descriptor {
+	if s == (Selection{}) {
+		return all.blobs
+	}
+	wanted := map[oci.Digest]bool{}
+	for _, m := range all.manifests {
+		if len(m.blobs) == 0 || !s.wants(all, m.Digest) {
+			continue
+		}
+		blobs := m.blobs
+		if s.ConfigOnly {
+			blobs = blobs[len(blobs)-1:] // the config stands behind the layers
+		}
+		for _, b := range blobs {
+			wanted[b.Digest] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all.blobs), func(b oci.Descriptor) bool { return !wanted[b.Digest] })
+}
+
+// wants tells whether a manifest is of the platform, as the index that names it
+// says.
+func (s Selection) wants(all image, d oci.Digest) bool {
+	for _, index := range all.manifests {
+		for _, child := range index.children {
+			if child.Digest == d && child.Platform != nil {
+				return s.Platform == "" || s.Platform == child.Platform.OS+"/"+child.Platform.Architecture
+			}
+		}
+	}
+	return true
 }
 
 // keep writes the manifests and names the last of them in the layout's index.

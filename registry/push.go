@@ -1,18 +1,14 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
+	"net/http"
 	"sync/atomic"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
 	"bareboat/internal/oci"
@@ -24,6 +20,7 @@ type Pushed struct {
 	BytesSent int64      // of blobs and manifests
 	Sent      int        // blobs that were sent
 	Skipped   int        // blobs that the registry had
+	Mounted   int        // those of them that another of its repositories had
 	Requests  int        // HTTP requests, the handshake and repetitions included
 }
 
@@ -43,7 +40,7 @@ func (c *Client) Push(ctx context.Context, layoutDir string, d oci.Digest, to oc
 	if err != nil {
 		return Pushed{}, fmt.Errorf("push %s: read layout %s: %w", to.Name(), layoutDir, err)
 	}
-	s, err := c.open(ctx, "push", to, transport.PushScope)
+	s, err := c.prepare(ctx, "push", to)
 	if err != nil {
 		return Pushed{}, err
 	}
@@ -58,20 +55,22 @@ func (c *Client) Push(ctx context.Context, layoutDir string, d oci.Digest, to oc
 	sent := int(p.sent.Load())
 	return Pushed{
 		Digest: d, BytesSent: s.traffic.sent.Load(),
-		Sent: sent, Skipped: len(all.blobs) - sent, Requests: int(s.traffic.requests.Load()),
+		Sent: sent, Mounted: int(p.mounted.Load()), Skipped: len(all.blobs) - sent,
+		Requests: int(s.traffic.requests.Load()),
 	}, nil
 }
 
 type push struct {
 	*session
 	teller
-	from layout
-	sent atomic.Int64 // blobs
+	from    layout
+	sent    atomic.Int64 // blobs
+	mounted atomic.Int64
 }
 
 func (p *push) run(ctx context.Context, all image) error {
 	p.queue(all.blobs)
-	there, err := p.isThere(ctx, all.root().Digest)
+	there, err := p.names(ctx, all.root().Digest)
 	if err != nil {
 		return err
 	}
@@ -81,104 +80,84 @@ func (p *push) run(ctx context.Context, all image) error {
 		}
 		return nil
 	}
-	pusher, err := remote.NewPusher(p.options...)
+	if p.transport == nil {
+		if err := p.handshake(ctx, transport.PushScope); err != nil {
+			return err
+		}
+	}
+	err = p.upload(ctx, all.blobs)
+	p.client.places.save(p.host.RegistryStr())
 	if err != nil {
 		return err
 	}
-	if err := p.upload(ctx, pusher, all.blobs); err != nil {
-		return err
-	}
 	for _, m := range all.manifests {
-		var as name.Reference = p.byDigest(m.Digest)
+		as := m.Digest.String()
 		if m.Digest == all.root().Digest && p.ref.Tag != "" {
-			as = p.repository.Tag(p.ref.Tag) // the digest finds it, too
+			as = p.ref.Tag // the digest finds it, too
 		}
-		if err := pusher.Put(ctx, as, m); err != nil {
+		if err := p.put(ctx, as, m); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// isThere tells whether the reference names d already. Then the registry has
-// all that d names: it takes no manifest before.
-func (p *push) isThere(ctx context.Context, d oci.Digest) (bool, error) {
-	puller, err := remote.NewPuller(p.options...)
+// put sends a manifest.
+func (p *push) put(ctx context.Context, as string, m manifest) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, p.url("manifests", as).String(), bytes.NewReader(m.raw))
 	if err != nil {
-		return false, err
+		return err
 	}
-	as := name.Reference(p.byDigest(d))
-	if p.ref.Tag != "" {
-		as = p.repository.Tag(p.ref.Tag)
+	req.Header.Set("Content-Type", m.Descriptor.MediaType)
+	answer, err := (&http.Client{Transport: p.transport}).Do(req)
+	if err != nil {
+		return err
 	}
-	found, err := puller.Head(ctx, as)
-	if err == nil {
-		return found.Digest.String() == d.String(), nil
-	}
-	switch classify(err) {
-	case Unauthorized, Unreachable, Insecure:
-		return false, err
-	}
-	return false, nil // only a look: what else is wrong shows when it matters
+	defer answer.Body.Close()
+	return transport.CheckError(answer, http.StatusOK, http.StatusCreated, http.StatusAccepted)
 }
 
-func (p *push) upload(ctx context.Context, pusher *remote.Pusher, blobs []oci.Descriptor) error {
+func (p *push) upload(ctx context.Context, blobs []oci.Descriptor) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(p.jobs)
 	for _, b := range blobs {
-		group.Go(func() error {
-			l := &layer{blob: b, push: p}
-			if err := pusher.Upload(ctx, p.repository, l); err != nil {
-				return err
-			}
-			if !l.opened.Load() {
-				p.say(b, 0, Present)
-				return nil
-			}
-			p.sent.Add(1)
-			p.say(b, b.Size, Finished)
-			return nil
-		})
+		group.Go(func() error { return p.blob(ctx, b) })
 	}
 	return group.Wait()
 }
 
-// layer is a blob of the layout, as the library wants to have it.
-type layer struct {
-	blob   oci.Descriptor
-	push   *push
-	opened atomic.Bool
-}
-
-func (l *layer) Digest() (v1.Hash, error)             { return v1.NewHash(l.blob.Digest.String()) }
-func (l *layer) Size() (int64, error)                 { return l.blob.Size, nil }
-func (l *layer) MediaType() (types.MediaType, error)  { return types.MediaType(l.blob.MediaType), nil }
-func (l *layer) DiffID() (v1.Hash, error)             { return v1.Hash{}, errors.ErrUnsupported }
-func (l *layer) Uncompressed() (io.ReadCloser, error) { return nil, errors.ErrUnsupported }
-
-// Compressed opens the blob, each time anew.
-func (l *layer) Compressed() (io.ReadCloser, error) {
-	l.opened.Store(true)
-	f, err := os.Open(l.push.from.path(l.blob.Digest))
+// blob brings one blob into the repository: it is there, or another repository
+// of the registry lends it, or it is sent. One push of a client at a time cares
+// for a digest at a registry; the others then find it.
+func (p *push) blob(ctx context.Context, b oci.Descriptor) error {
+	host, repository := p.host.RegistryStr(), p.repository.RepositoryStr()
+	release, err := p.client.busy.lock(ctx, host+" "+b.Digest.String())
 	if err != nil {
-		return nil, &layoutError{err}
+		return err
 	}
-	moved := func(done int64) { l.push.say(l.blob, done, Moving) }
-	return &upload{verifier: newVerifier(f, l.blob, moved), Closer: f}, nil
-}
-
-// upload is a blob on its way; what is wrong with it is wrong in the layout.
-type upload struct {
-	*verifier
-	io.Closer
-}
-
-func (u *upload) Read(p []byte) (int, error) {
-	n, err := u.verifier.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = &layoutError{err}
+	defer release()
+	there, err := p.head(ctx, "blobs", b.Digest)
+	if err != nil {
+		return err
 	}
-	return n, err
+	how := found
+	if !there {
+		u := &upload{push: p, blob: b}
+		if how, err = u.run(ctx); err != nil {
+			return err
+		}
+	}
+	p.client.places.add(host, place{b.Digest, repository})
+	switch how {
+	case sent:
+		p.sent.Add(1)
+		p.say(b, b.Size, Finished)
+		return nil
+	case mounted:
+		p.mounted.Add(1)
+	}
+	p.say(b, 0, Present)
+	return nil
 }
 
 // layoutError marks what went wrong on this side.

@@ -18,14 +18,14 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
 const (
 	// defaultJobs is how many blobs travel side by side.
 	defaultJobs = 4
-	// patience is how long a registry may think about a request. Some check a
-	// large blob before they answer.
+	// patience is the usual Options.Patience.
 	patience = 5 * time.Minute
 )
 
@@ -41,12 +41,23 @@ type Options struct {
 	// usual files are searched; see the environment variable
 	// REGISTRY_AUTH_FILE in containers-auth.json(5).
 	AuthFile string
+	// Places is a folder that keeps notes of which repositories have which blobs,
+	// so that another repository of the same registry can be lent them. A wrong
+	// note does no harm. If it is empty, the client notes for itself alone.
+	Places string
+	// Patience is how long a registry may think about a request, or take nothing
+	// of a blob that is sent to it; 0 means 5 minutes: some check a large blob
+	// before they answer.
+	Patience time.Duration
 }
 
 // Client speaks to registries. It is safe for concurrent use.
 type Client struct {
 	options Options
 	base    *http.Transport
+	places  *places
+	busy    locks      // by registry and digest
+	tagging sync.Mutex // held while a tag is changed that others change, too
 }
 
 // New returns a client.
@@ -54,10 +65,16 @@ func New(options Options) *Client {
 	if options.Jobs <= 0 {
 		options.Jobs = defaultJobs
 	}
-	return &Client{options: options, base: newTransport(options.Insecure)}
+	if options.Patience <= 0 {
+		options.Patience = patience
+	}
+	return &Client{
+		options: options, base: newTransport(options.Insecure, options.Patience),
+		places: newPlaces(options.Places),
+	}
 }
 
-func newTransport(insecure bool) *http.Transport {
+func newTransport(insecure bool, patience time.Duration) *http.Transport {
 	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,

@@ -3,10 +3,12 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -15,15 +17,8 @@ import (
 	"bareboat/internal/oci"
 )
 
-// backoff is how a request is tried again that failed for a passing reason:
-// three times, 0.3 and 0.9 seconds apart.
-var backoff = remote.Backoff{Duration: 300 * time.Millisecond, Factor: 3, Jitter: 0.1, Steps: 3}
-
-// passing are the answers that another try may turn into a good one.
-var passing = []int{
-	http.StatusRequestTimeout, http.StatusTooManyRequests,
-	http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout,
-}
+// once is for the library, which would repeat what retry has repeated already.
+var once = remote.Backoff{Steps: 1}
 
 var (
 	errPlainHTTP  = errors.New("plain HTTP is not allowed")
@@ -32,12 +27,14 @@ var (
 
 // session is one operation on one repository.
 type session struct {
+	client     *Client
 	op         string
 	ref        oci.Reference
+	host       name.Registry
 	repository name.Repository
 	credential credential
 	traffic    *traffic
-	transport  http.RoundTripper
+	transport  http.RoundTripper // as the registry wants to be spoken to
 	options    []remote.Option
 	jobs       int
 }
@@ -45,36 +42,66 @@ type session struct {
 // open asks the registry how it wants to be spoken to, and gets a token where
 // it gives out tokens. The scope is what the operation has to be allowed to do.
 func (c *Client) open(ctx context.Context, op string, ref oci.Reference, scope string) (*session, error) {
-	s := &session{op: op, ref: ref, jobs: c.options.Jobs}
+	s, err := c.prepare(ctx, op, ref)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.handshake(ctx, scope); err != nil {
+		return nil, s.fail(ctx, err)
+	}
+	return s, nil
+}
+
+// prepare makes a session that has sent nothing yet.
+func (c *Client) prepare(ctx context.Context, op string, ref oci.Reference) (*session, error) {
+	s := &session{client: c, op: op, ref: ref, jobs: c.options.Jobs}
 	if ref.IsLocal() {
 		return nil, s.fail(ctx, errNoRegistry)
 	}
-	plain := func(host string) bool { return c.options.Insecure || isLoopback(host) }
 	var option []name.Option
-	if plain(ref.Registry) {
+	if c.mayBePlain(ref.Registry) {
 		option = append(option, name.Insecure)
 	}
-	host, err := name.NewRegistry(ref.Registry, option...)
-	if err != nil {
+	var err error
+	if s.host, err = name.NewRegistry(ref.Registry, option...); err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	s.repository = host.Repo(ref.Repository)
+	s.repository = s.host.Repo(ref.Repository)
 	if s.credential, err = c.credential(ref); err != nil {
 		return nil, s.fail(ctx, err)
 	}
+	s.traffic = &traffic{inner: c.base, plain: c.mayBePlain}
+	return s, nil
+}
 
-	s.traffic = &traffic{inner: c.base, plain: plain}
-	again := transport.NewRetry(s.traffic, transport.WithRetryBackoff(backoff), transport.WithRetryStatusCodes(passing...))
-	ready, err := transport.NewWithContext(ctx, host, s.credential.authenticator(),
-		transport.NewUserAgent(again, "bareboat"), []string{s.repository.Scope(scope)})
+// mayBePlain tells whether plain HTTP may be spoken to a host.
+func (c *Client) mayBePlain(host string) bool { return c.options.Insecure || isLoopback(host) }
+
+func (s *session) handshake(ctx context.Context, scope string) error {
+	ready, err := s.speak(ctx, s.repository.Scope(scope))
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return err
 	}
 	s.transport = ready
 	s.options = []remote.Option{
-		remote.WithTransport(ready), remote.WithJobs(s.jobs), remote.WithRetryBackoff(backoff),
+		remote.WithTransport(ready), remote.WithJobs(s.jobs), remote.WithRetryBackoff(once),
 	}
-	return s, nil
+	return nil
+}
+
+// speak gives a transport that may do what the scopes say. Hosts that it is
+// redirected to do not get the credentials.
+func (s *session) speak(ctx context.Context, scopes ...string) (http.RoundTripper, error) {
+	return transport.NewWithContext(ctx, s.host, s.credential.authenticator(),
+		transport.NewUserAgent(retry{s.traffic}, "bareboat"), scopes)
+}
+
+// url is where the repository keeps something.
+func (s *session) url(kind, what string) *url.URL {
+	return &url.URL{
+		Scheme: s.repository.Scheme(), Host: s.repository.RegistryStr(),
+		Path: fmt.Sprintf("/v2/%s/%s/%s", s.repository.RepositoryStr(), kind, what),
+	}
 }
 
 // target is the reference in the library's words: by digest where it has one.
@@ -97,6 +124,7 @@ type traffic struct {
 	inner    http.RoundTripper
 	plain    func(host string) bool
 	requests atomic.Int64
+	tokens   atomic.Bool  // the registry gives out tokens
 	sent     atomic.Int64 // bytes of request bodies
 }
 
@@ -111,9 +139,26 @@ func (t *traffic) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body != nil && r.Body != http.NoBody {
 		counted := *r // a RoundTripper must not change the request
 		counted.Body = &countedBody{ReadCloser: r.Body, sum: &t.sent}
+		counted.GetBody = t.counting(r.GetBody)
 		r = &counted
 	}
-	return t.inner.RoundTrip(r)
+	answer, err := t.inner.RoundTrip(r)
+	if err == nil && strings.HasPrefix(strings.ToLower(answer.Header.Get("WWW-Authenticate")), "bearer") {
+		t.tokens.Store(true)
+	}
+	return answer, err
+}
+
+// counting counts a body also where the connection was found closed, and the
+// request is sent anew beneath us.
+func (t *traffic) counting(get func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
+	if get == nil {
+		return nil
+	}
+	return func() (io.ReadCloser, error) {
+		body, err := get()
+		return &countedBody{ReadCloser: body, sum: &t.sent}, err
+	}
 }
 
 type countedBody struct {

@@ -102,8 +102,11 @@ holds the lock.`,
 	root.AddCommand(
 		a.build(), a.push(), a.up(), a.deploy(), a.down(), a.lock(),
 		a.ps(), a.logs(), a.exec(), a.stop(), a.start(),
-		a.images(), a.inspect(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
+		a.pull(), a.tag(), a.untag(), a.rmi(), a.save(), a.loadImages(),
+		a.images(), a.inspect(), a.diff(), a.history(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
 		a.initCommand(),
+		a.key(), a.verify(), a.sbom(), a.tree(),
+		a.login(), a.logout(),
 	)
 	return root
 }
@@ -176,7 +179,7 @@ func (a *app) pipeline(ctx context.Context) (*pipeline.Pipeline, *Printer, error
 	}
 	return &pipeline.Pipeline{
 		Project: project, Builder: b, Registry: a.registry, Insecure: !a.tlsVerify,
-		Host: a.host, Notify: printer.Event,
+		Host: a.host, Notify: printer.Event, Versions: versions().parts(),
 	}, printer, nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"bareboat/builder"
 	"bareboat/internal/config"
+	"bareboat/internal/pipeline"
 	"bareboat/pods/release"
 	"bareboat/registry"
 )
@@ -115,6 +116,8 @@ func hints(err error) []string {
 		return []string{"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER; then: podman system migrate"}
 	case errors.Is(err, builder.ErrNoGo):
 		return []string{"install Go (https://go.dev/dl/), or add its bin folder to PATH"}
+	case errors.Is(err, pipeline.ErrNoSBOM):
+		return []string{"bareboat push --sign KEY attaches one; without --key, bareboat sbom makes it of the layers"}
 	case errors.Is(err, builder.ErrNoImage):
 		return []string{"bareboat images"}
 	}

@@ -12,7 +12,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"bareboat/builder"
@@ -20,8 +19,8 @@ import (
 )
 
 func (a *app) build() *cobra.Command {
-	return a.makeImages(&cobra.Command{
-		Use:   "build [SERVICE…]",
+	return a.orContainerfile(a.makeImages(&cobra.Command{
+		Use:   "build [SERVICE…] | -f CONTAINERFILE [CONTEXT]",
 		Short: "Build images from their recipes, into the local store",
 		Long: `Build the images of services that have a recipe (x-bareboat.recipe), or of those
 named. The images go to the local store, which Podman and Buildah share. Each is
@@ -29,20 +28,27 @@ printed as NAME@DIGEST: the digest is the one that any registry will have.
 
 What has not changed since it was built before is not made again; --explain says
 why a layer is. --dry-run says what would be made and which digest would come of
-it, and keeps nothing.`,
-	}, (*pipeline.Pipeline).Build, (*pipeline.Pipeline).PlanBuild)
+it, and keeps nothing.
+
+With -f (after the command), build the image of a Containerfile instead, from the
+files of CONTEXT (default: this folder); it goes to the store under --tag. No
+Compose file is read then. RUN needs no root and has the host's network.`,
+	}, (*pipeline.Pipeline).Build, (*pipeline.Pipeline).PlanBuild))
 }
 
 func (a *app) push() *cobra.Command {
-	return a.makeImages(&cobra.Command{
-		Use:   "push [SERVICE…]",
+	return a.orImage(a.makeImages(&cobra.Command{
+		Use:   "push [SERVICE…] | IMAGE [DESTINATION]",
 		Short: "Build images and push them to the registry",
 		Long: `Build the images of services that have a recipe, or of those named, and push them
 to the registry: --registry, else x-bareboat.registry, else the one that the
 image's name says, else the embedded registry of this machine. What the registry
 has already is not sent again: with nothing changed it is asked once. --dry-run
-says what would be made and sent.`,
-	}, (*pipeline.Pipeline).Push, (*pipeline.Pipeline).PlanPush)
+says what would be made and sent.
+
+An argument that names no service but an image of the local store is pushed as it
+is there: to DESTINATION, else to where a service of that name would go.`,
+	}, (*pipeline.Pipeline).Push, (*pipeline.Pipeline).PlanPush))
 }
 
 // makeImages completes a command that makes images of services and prints
@@ -52,13 +58,13 @@ func (a *app) makeImages(
 	do func(*pipeline.Pipeline, context.Context, []string) ([]pipeline.Image, error),
 	plan func(*pipeline.Pipeline, context.Context, []string) ([]pipeline.ImagePlan, error),
 ) *cobra.Command {
-	var opts imageOptions
+	opts := imageOptions{pushes: c.Name() == "push"}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		p, progress, err := a.pipeline(c.Context())
 		if err != nil {
 			return err
 		}
-		if err := opts.apply(p); err != nil {
+		if err := opts.apply(a, p, c); err != nil {
 			return err
 		}
 		if opts.dryRun {
@@ -92,6 +98,9 @@ type imageOptions struct {
 	platforms                     []string
 	compression                   string
 	metadataFile                  string
+	pushes                        bool // then what is pushed is told of
+	attest                        pipeline.Attest
+	key                           string
 }
 
 func (o *imageOptions) flags(c *cobra.Command) {
@@ -99,28 +108,49 @@ func (o *imageOptions) flags(c *cobra.Command) {
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be made, and its digest")
 	f.BoolVar(&o.explain, "explain", false, "say why each layer is made that is not cached")
-	f.StringSliceVar(&o.platforms, "platform", nil, "`platform` to build for, as linux/arm64; several, with commas, give an index (default: this machine's)")
+	platformFlag(c, &o.platforms)
 	f.StringVar(&o.compression, "compression", builder.Compressions[0], "of the layers: `"+strings.Join(builder.Compressions, "|")+"`")
 	metadataFlag(c, &o.metadataFile)
 	lockedFlag(c, &o.locked)
+	if o.pushes {
+		attestFlags(c, &o.attest, &o.key)
+	}
 }
 
 // apply puts the flags into the pipeline.
-func (o *imageOptions) apply(p *pipeline.Pipeline) error {
+func (o *imageOptions) apply(a *app, p *pipeline.Pipeline, c *cobra.Command) error {
 	if !slices.Contains(builder.Compressions, o.compression) {
-		return &usageError{err: fmt.Errorf("--compression %q is not one of %s", o.compression, strings.Join(builder.Compressions, ", ")), command: "bareboat build"}
+		return &usageError{err: fmt.Errorf("--compression %q is not one of %s", o.compression, strings.Join(builder.Compressions, ", ")), command: c.CommandPath()}
 	}
-	for _, s := range o.platforms {
+	if err := choosePlatforms(p, o.platforms, c); err != nil {
+		return err
+	}
+	p.Builder.Compression, p.Builder.Locked, p.Explain = o.compression, o.locked, o.explain
+	signer, err := a.signer(o.key)
+	if err != nil {
+		return err
+	}
+	p.Attest = o.attest
+	p.Attest.Signer = signer
+	return checkMetadataFile(o.metadataFile)
+}
+
+func platformFlag(c *cobra.Command, platforms *[]string) {
+	c.Flags().StringSliceVar(platforms, "platform", nil, "`platform`, as linux/arm64, or several with commas: images become an index (default: this machine's)")
+}
+
+// choosePlatforms sets those that the builder is to build for.
+func choosePlatforms(p *pipeline.Pipeline, names []string, c *cobra.Command) error {
+	for _, s := range names {
 		platform, err := builder.ParsePlatform(s)
 		if err != nil {
-			return &usageError{err: fmt.Errorf("--platform: %w", err), command: "bareboat build"}
+			return &usageError{err: fmt.Errorf("--platform: %w", err), command: c.CommandPath()}
 		}
 		if !slices.Contains(p.Builder.Platforms, platform) {
 			p.Builder.Platforms = append(p.Builder.Platforms, platform)
 		}
 	}
-	p.Builder.Compression, p.Builder.Locked, p.Explain = o.compression, o.locked, o.explain
-	return checkMetadataFile(o.metadataFile)
+	return nil
 }
 
 // printPlans prints plans, unless there is an error instead.
@@ -144,6 +174,7 @@ func lockedFlag(c *cobra.Command, locked *bool) {
 }
 
 func (a *app) lock() *cobra.Command {
+	var platforms []string
 	c := &cobra.Command{
 		Use:   "lock [SERVICE…]",
 		Short: "Resolve Debian packages anew and write image.lock",
@@ -154,6 +185,9 @@ them in the image.lock beside each recipe. What changed is printed.`,
 			if err != nil {
 				return err
 			}
+			if err := choosePlatforms(p, platforms, c); err != nil {
+				return err
+			}
 			changes, err := p.Lock(c.Context(), args)
 			progress.Close()
 			if err != nil {
@@ -162,46 +196,8 @@ them in the image.lock beside each recipe. What changed is printed.`,
 			return a.printLines(changes, nil)
 		},
 	}
+	platformFlag(c, &platforms)
 	return a.services(c, 0)
-}
-
-func (a *app) images() *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use:   "images",
-		Short: "List the images of the local store",
-		Args:  noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			b, err := a.builder()
-			if err != nil {
-				return err
-			}
-			images, err := b.Images(c.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return a.printJSON(images)
-			}
-			w := table(a.stdout)
-			fmt.Fprintln(w, "NAME\tDIGEST\tIMAGE ID\tCREATED\tSIZE")
-			for _, i := range images {
-				for _, name := range namesOf(i) {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, short(i.Digest.Encoded()), short(i.ID), created(i.Created), humanize.Bytes(uint64(i.Size)))
-				}
-			}
-			return w.Flush()
-		},
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
-	return c
-}
-
-func namesOf(i builder.Stored) []string {
-	if len(i.Names) == 0 {
-		return []string{"<none>"}
-	}
-	return i.Names
 }
 
 // created says when; images that are a function of their content say 1970,

@@ -251,52 +251,6 @@ func (a *app) start() *cobra.Command {
 	return a.services(c, 0)
 }
 
-func (a *app) inspect() *cobra.Command {
-	return &cobra.Command{
-		Use:   "inspect SERVICE|IMAGE",
-		Short: "Show a service's pods or an image of the local store, as JSON",
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return &usageError{err: errors.New("wants one service or image"), command: c.CommandPath()}
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, args []string) error {
-			name := args[0]
-			if project, err := a.load(c.Context()); err == nil {
-				if s, ok := project.Service(name); ok {
-					if shown, err := a.inspectService(c, name); shown || err != nil {
-						return err
-					}
-					name = s.Image.String()
-				}
-			}
-			b, err := a.builder()
-			if err != nil {
-				return err
-			}
-			img, err := b.Inspect(c.Context(), name)
-			if err != nil {
-				return err
-			}
-			return a.printJSON(img)
-		},
-	}
-}
-
-// inspectService shows the pods of a service, if it has any.
-func (a *app) inspectService(c *cobra.Command, name string) (shown bool, err error) {
-	p, _, err := a.pipeline(c.Context())
-	if err != nil {
-		return false, err
-	}
-	all, err := p.Inspect(c.Context(), name)
-	if err != nil || len(all) == 0 {
-		return false, err
-	}
-	return true, a.printJSON(all)
-}
-
 // confirm asks on the terminal; elsewhere nobody could answer.
 func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 	if !isTerminalReader(a.stdin) {

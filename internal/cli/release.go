@@ -29,10 +29,17 @@ the exit code is 5.`,
 			if opts.dryRun {
 				return a.printLines(p.PlanUp(c.Context()))
 			}
+			signer, err := a.signer(opts.key)
+			if err != nil {
+				return err
+			}
+			p.Attest = opts.attest
+			p.Attest.Signer = signer
 			return a.release(c.Context(), opts, progress, p.Up)
 		},
 	}
 	lockedFlag(c, &opts.locked)
+	attestFlags(c, &opts.attest, &opts.key)
 	metadataFlag(c, &opts.metadataFile)
 	return opts.flags(c)
 }
@@ -60,6 +67,8 @@ func (a *app) deploy() *cobra.Command {
 type releaseOptions struct {
 	locked, dryRun, json bool
 	metadataFile         string
+	attest               pipeline.Attest
+	key                  string
 }
 
 func (o *releaseOptions) flags(c *cobra.Command) *cobra.Command {

@@ -48,6 +48,17 @@ func (v versionInfo) rows() [][2]string {
 	}
 }
 
+// parts are the versions by what they are of.
+func (v versionInfo) parts() map[string]string {
+	out := map[string]string{}
+	for _, row := range v.rows() {
+		if row[1] != "" {
+			out[row[0]] = row[1]
+		}
+	}
+	return out
+}
+
 func versions() versionInfo {
 	v := versionInfo{Bareboat: revision, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()

@@ -31,6 +31,10 @@ type Pipeline struct {
 	Notify func(Event)
 	// Explain tells why layers are made, before they are.
 	Explain bool
+	// Attest is what is told of images beside them, when they are pushed.
+	Attest Attest
+	// Versions are those of this program and its parts, for the provenance.
+	Versions map[string]string
 }
 
 // Event tells people how far something is.

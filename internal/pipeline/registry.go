@@ -37,7 +37,7 @@ type destination struct {
 // from. The embedded one is opened when the first image goes there.
 func (p *Pipeline) openRegistry(ctx context.Context) *destination {
 	d := &destination{
-		client: registry.New(registry.Options{Insecure: p.Insecure}),
+		client: registry.New(registry.Options{Insecure: p.Insecure, Places: p.places()}),
 		prefix: p.prefix(), insecure: p.Insecure, close: func() error { return nil },
 	}
 	var mu sync.Mutex // images are pushed side by side
@@ -75,6 +75,19 @@ func (p *Pipeline) openRegistry(ctx context.Context) *destination {
 		return times
 	}
 	return d
+}
+
+// places is the folder of notes about where blobs are; empty where there is no
+// cache, which is for others to complain about.
+func (p *Pipeline) places() string {
+	if p.Builder == nil {
+		return ""
+	}
+	cache, err := p.Builder.CacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cache, "places")
 }
 
 // moves is how often the embedded registry may end that another command lent.
@@ -215,17 +228,21 @@ func (p *Pipeline) push(ctx context.Context, d *destination, services []string) 
 			if err != nil {
 				return Image{}, err
 			}
-			if there {
+			if there && p.isTold(d.name(s.service.Image, to), look.Image.Digest) {
 				p.notify(Event{Subject: s.service.Name, Text: "nothing to do: the registry has it"})
 				return s.made(d.pinned(s.service.Name, d.name(s.service.Image, to), look.Image.Digest), look), nil
 			}
 		}
+		began := time.Now()
 		made, err := p.make(ctx, s)
 		if err != nil {
 			return Image{}, err
 		}
 		to, err := p.send(ctx, d, s.service.Name, made.Image)
 		if err != nil {
+			return Image{}, err
+		}
+		if err := p.tell(ctx, d, s, made, to, began); err != nil {
 			return Image{}, err
 		}
 		return s.made(d.pinned(s.service.Name, d.name(made.Image.Name, to), made.Image.Digest), made), nil
@@ -290,10 +307,14 @@ func (d *destination) pinned(service string, ref oci.Reference, digest oci.Diges
 }
 
 func pushedText(d registry.Pushed) string {
-	if d.Sent == 0 {
+	if d.Sent+d.Mounted == 0 {
 		return "the registry has it already"
 	}
-	return fmt.Sprintf("pushed %d of %d blobs, %s", d.Sent, d.Sent+d.Skipped, humanize.Bytes(uint64(d.BytesSent)))
+	text := fmt.Sprintf("pushed %d of %d blobs, %s, %d requests", d.Sent, d.Sent+d.Mounted+d.Skipped, humanize.Bytes(uint64(d.BytesSent)), d.Requests)
+	if d.Mounted > 0 {
+		text += fmt.Sprintf(" (%d from other repositories)", d.Mounted)
+	}
+	return text
 }
 
 // transfer sums up the blobs of one image.

@@ -57,7 +57,9 @@ type Server struct {
 
 	mu       sync.RWMutex // held for reading by each request, so that Close waits
 	registry *olareg.Server
-	births   births
+	// manifests is held while one is written; see inTurn.
+	manifests sync.Mutex
+	births    births
 }
 
 // Option changes how a store is opened.
@@ -154,6 +156,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, ErrClosed.Error(), http.StatusServiceUnavailable)
 		return
 	}
+	end, ok := s.inTurn(w, r)
+	if !ok {
+		return
+	}
+	defer end()
 	s.births.serve(s.registry, w, r)
 }
 
