@@ -92,7 +92,10 @@ func (b *Builder) inStoreTelling(ctx context.Context, log io.Writer, op string, 
 	}
 	var answer storeAnswer
 	if err := json.Unmarshal(stdout.Bytes(), &answer); err != nil {
-		return fmt.Errorf("work on the image store: %w: %s", errors.Join(runErr, err), bytes.TrimSpace(stderr.Bytes()))
+		if runErr != nil {
+			err = runErr
+		}
+		return fmt.Errorf("work on the image store: %w: %s", err, oneLine(stderr.String()))
 	}
 	if answer.Err != "" {
 		return errors.New(answer.Err)

@@ -35,6 +35,9 @@ type Archive struct {
 	Keys   openpgp.EntityList
 	Client *http.Client
 	Now    func() time.Time
+	// Patience is how long a mirror may go without sending anything to speak
+	// of; default a minute.
+	Patience time.Duration
 	// Progress, if set, is told of each finished download: what it was, and
 	// its size in bytes. It may be called from several goroutines.
 	Progress func(what string, size int64)

@@ -259,6 +259,48 @@ func TestFetchCutConnection(t *testing.T) {
 	}
 }
 
+// A mirror that says nothing, or as good as nothing, is given up.
+func TestFetchSlowMirror(t *testing.T) {
+	for name, serve := range map[string]http.HandlerFunc{
+		"no answer": func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() },
+		"half a file": func(w http.ResponseWriter, req *http.Request) {
+			w.Header().Set("Content-Length", "100000")
+			w.Write([]byte("!<arch>\n"))
+			w.(http.Flusher).Flush()
+			<-req.Context().Done()
+		},
+		"a byte now and then": func(w http.ResponseWriter, req *http.Request) {
+			for tick := time.Tick(time.Millisecond); req.Context().Err() == nil; <-tick {
+				w.Write([]byte("!"))
+				w.(http.Flusher).Flush()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mirror := httptest.NewServer(serve)
+			defer mirror.Close()
+			r := newRepo(t, hello, libhello)
+			a := r.archive(t)
+			l, err := a.Resolve(t.Context(), want, "amd64")
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.Mirrors.Main, a.Patience = []string{mirror.URL}, 50*time.Millisecond
+			err = a.Fetch(t.Context(), l)
+			if err == nil || !strings.Contains(err.Error(), "too slow: less than 64 kB in 50ms") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v", err)
+			}
+			var hinted interface{ Hint() string }
+			if !errors.As(err, &hinted) || !strings.Contains(hinted.Hint(), "another mirror") {
+				t.Errorf("no hint: %v", err)
+			}
+			if parts, _ := filepath.Glob(filepath.Join(a.Cache, "part-*")); len(parts) > 0 {
+				t.Errorf("left behind: %q", parts)
+			}
+		})
+	}
+}
+
 func TestFetchCancelled(t *testing.T) {
 	r := newRepo(t, hello, libhello)
 	a := r.archive(t)

@@ -1,6 +1,7 @@
 package debian
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,9 +12,11 @@ import (
 
 const (
 	attempts = 3
-	// patience is how long a mirror may stay silent.
-	patience = 60 * time.Second
-	pause    = 200 * time.Millisecond
+	// defaultPatience is how long a mirror may take for leastProgress bytes, or
+	// for what is left of a file.
+	defaultPatience = 60 * time.Second
+	leastProgress   = 64 << 10
+	pause           = 200 * time.Millisecond
 )
 
 // errNotServed is an address that the mirror does not have.
@@ -67,11 +70,17 @@ type networkError struct {
 func (e *networkError) Error() string { return fmt.Sprintf("GET %s: %v", e.url, e.err) }
 func (e *networkError) Unwrap() error { return e.err }
 
+// Hint tells how to go on.
+func (e *networkError) Hint() string {
+	return "try again later, or name another mirror: BAREBOAT_DEBIAN_MIRROR, BAREBOAT_DEBIAN_SECURITY_MIRROR"
+}
+
 func (a *Archive) getOnce(ctx context.Context, url string, read func(io.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(patience, func() { cancel(fmt.Errorf("silent for %s", patience)) })
-	defer silence.Stop()
+	patience := cmp.Or(a.Patience, defaultPatience)
+	alarm := time.AfterFunc(patience, func() { cancel(fmt.Errorf("too slow: less than %d kB in %s", leastProgress>>10, patience)) })
+	defer alarm.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -88,7 +97,7 @@ func (a *Archive) getOnce(ctx context.Context, url string, read func(io.Reader) 
 	if resp.StatusCode != http.StatusOK {
 		return &statusError{url: url, code: resp.StatusCode}
 	}
-	body := &watched{r: resp.Body, silence: silence}
+	body := &watched{r: resp.Body, progress: func() { alarm.Reset(patience) }}
 	err = read(body)
 	if err == nil {
 		return nil
@@ -112,17 +121,19 @@ func cause(ctx context.Context, err error) error {
 }
 
 // watched remembers the error of the network apart from those of the reader,
-// and resets the alarm with each piece.
+// and tells of each leastProgress bytes.
 type watched struct {
-	r       io.Reader
-	silence *time.Timer
-	err     error
+	r        io.Reader
+	progress func()
+	since    int // bytes that nothing was told of yet
+	err      error
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.r.Read(p)
-	if n > 0 {
-		w.silence.Reset(patience)
+	if w.since += n; w.since >= leastProgress {
+		w.since = 0
+		w.progress()
 	}
 	if err != nil && err != io.EOF {
 		w.err = err
