@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"chat":              {"chat"},
 	"cmd/bareboat":      {"internal/cli", "builder"},
 	"cmd/chatd":         {"chat"},
+	"internal/bench":    {},
 }
 
 // onlyIn says which packages alone may import a library.
@@ -38,7 +39,7 @@ var onlyIn = map[string][]string{
 	"go.podman.io/storage":                   {"builder"},
 	"github.com/containers/podman/v5":        {"pods"},
 	"github.com/olareg/olareg":               {"registry/embedded"},
-	"github.com/google/go-containerregistry": {"registry"},
+	"github.com/google/go-containerregistry": {"registry", "internal/bench"},
 	"github.com/compose-spec/compose-go":     {"internal/config"},
 	"github.com/spf13/cobra":                 {"internal/cli"},
 	"github.com/gorilla/websocket":           {"chat"},
