@@ -16,7 +16,7 @@ import (
 const (
 	goarch = runtime.GOARCH
 
-	// context is the folder of the tree that holds the program, its static files
+	// program is the folder of the tree that holds the program, its static files
 	// (where ko looks for them), the recipes, and the compiled binary.
 	program = "cmd/chatd"
 	static  = program + "/kodata"
