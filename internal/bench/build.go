@@ -162,7 +162,7 @@ func (b *bench) row(ctx context.Context, s situation, round, shift int, samples 
 			return ctx.Err()
 		}
 		if err != nil {
-			b.failures[t.name] = err.Error()
+			b.failures[t.name] = fmt.Sprintf("failed in round %d, %s: %v", round+1, s.title, err)
 			progress("%s, %s: %v", s.title, t.name, err)
 			continue
 		}
