@@ -15,6 +15,7 @@ import (
 // mayImport says which packages of this module each may import: those named
 // and what lies below them. The longest matching key counts.
 var mayImport = map[string][]string{
+<<<<<<< HEAD
 	"internal/oci":          {},
 	"builder/layer":         {"internal/oci"},
 	"builder/cache":         {"internal/oci"},
@@ -38,6 +39,24 @@ var mayImport = map[string][]string{
 	"cmd/bareboat":          {"internal/cli", "builder"},
 	"cmd/bareboat-registry": {"registry/embedded"},
 	"cmd/chatd":             {"chat"},
+=======
+	"internal/oci":      {},
+	"builder/layer":     {"internal/oci"},
+	"builder/debian":    {"builder/layer"},
+	"builder":           {"builder/layer", "builder/debian", "internal/oci"},
+	"registry":          {"internal/oci"},
+	"registry/embedded": {"internal/oci"},
+	"pods":              {"internal/oci"},
+	"pods/proxy":        {},
+	"pods/release":      {"pods", "pods/proxy", "internal/oci"},
+	"internal/config":   {"internal/oci"},
+	"internal/pipeline": {"builder", "registry", "pods", "internal/config", "internal/oci"},
+	"internal/cli":      {"internal/pipeline", "internal/config", "internal/oci", "builder", "registry", "pods"},
+	"chat":              {"chat"},
+	"cmd/bareboat":      {"internal/cli", "builder"},
+	"cmd/chatd":         {"chat"},
+	"internal/bench":    {},
+>>>>>>> abfdc82cb74327d2d60bec1b639b3096bf38cfee
 }
 
 // onlyIn says which packages alone may import a library.
@@ -46,7 +65,7 @@ var onlyIn = map[string][]string{
 	"go.podman.io/storage":                   {"builder"},
 	"github.com/containers/podman/v5":        {"pods"},
 	"github.com/olareg/olareg":               {"registry/embedded"},
-	"github.com/google/go-containerregistry": {"registry"},
+	"github.com/google/go-containerregistry": {"registry", "internal/bench"},
 	"github.com/compose-spec/compose-go":     {"internal/config"},
 	"github.com/spf13/cobra":                 {"internal/cli"},
 	"github.com/gorilla/websocket":           {"chat"},
