@@ -15,7 +15,6 @@ import (
 // mayImport says which packages of this module each may import: those named
 // and what lies below them. The longest matching key counts.
 var mayImport = map[string][]string{
-<<<<<<< HEAD
 	"internal/oci":          {},
 	"builder/layer":         {"internal/oci"},
 	"builder/cache":         {"internal/oci"},
@@ -39,24 +38,7 @@ var mayImport = map[string][]string{
 	"cmd/bareboat":          {"internal/cli", "builder"},
 	"cmd/bareboat-registry": {"registry/embedded"},
 	"cmd/chatd":             {"chat"},
-=======
-	"internal/oci":      {},
-	"builder/layer":     {"internal/oci"},
-	"builder/debian":    {"builder/layer"},
-	"builder":           {"builder/layer", "builder/debian", "internal/oci"},
-	"registry":          {"internal/oci"},
-	"registry/embedded": {"internal/oci"},
-	"pods":              {"internal/oci"},
-	"pods/proxy":        {},
-	"pods/release":      {"pods", "pods/proxy", "internal/oci"},
-	"internal/config":   {"internal/oci"},
-	"internal/pipeline": {"builder", "registry", "pods", "internal/config", "internal/oci"},
-	"internal/cli":      {"internal/pipeline", "internal/config", "internal/oci", "builder", "registry", "pods"},
-	"chat":              {"chat"},
-	"cmd/bareboat":      {"internal/cli", "builder"},
-	"cmd/chatd":         {"chat"},
-	"internal/bench":    {},
->>>>>>> abfdc82cb74327d2d60bec1b639b3096bf38cfee
+	"internal/bench":        {},
 }
 
 // onlyIn says which packages alone may import a library.

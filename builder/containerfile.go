@@ -147,7 +147,7 @@ func (b *Builder) buildContainerfile(ctx context.Context, r ContainerfileRequest
 	defer os.RemoveAll(call.Dir)
 	call.Epoch = b.Epoch
 	call.Context = filepath.Join(call.Dir, "context")
-	if err := copyContext(ctx, r.Context, call.Context, call.Containerfile, call.Epoch); err != nil {
+	if err := copyContext(ctx, r.Context, call.Context, call.Containerfile, c.Dir(), call.Epoch); err != nil {
 		return oci.Image{}, err
 	}
 	var manifests []oci.Descriptor
@@ -235,8 +235,13 @@ func (r ContainerfileRequest) find() (string, error) {
 }
 
 // copyContext copies what .containerignore leaves of a context, with modes that
-// no umask has touched: of them only the right to execute counts, as in Git.
-func copyContext(ctx context.Context, from, to, containerfile string, epoch int64) error {
+// no umask has touched: of them only the right to execute counts, as in Git. The
+// cache, into which it copies, is left out.
+func copyContext(ctx context.Context, from, to, containerfile, cache string, epoch int64) error {
+	own, err := os.Stat(cache)
+	if err != nil {
+		return err
+	}
 	ignored, _, err := parse.ContainerIgnoreFile(from, "", []string{containerfile})
 	if err != nil {
 		return fmt.Errorf("read the context's ignore file: %w", err)
@@ -267,6 +272,13 @@ func copyContext(ctx context.Context, from, to, containerfile string, epoch int6
 			}
 		}
 		if d.IsDir() {
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			if os.SameFile(info, own) {
+				return fs.SkipDir
+			}
 			dirs[name] = true
 		}
 		return copyEntry(path, filepath.Join(to, name), d, epoch)

@@ -32,8 +32,12 @@ func TestContainerfile(t *testing.T) {
 		".containerignore": "secret\nsub/*.o\n",
 		"one":              "1", "secret": "s", "sub/two": "2", "sub/x.o": "o", "run.sh": "#!/bin/sh\n",
 	})
+	b.Cache = filepath.Join(dir, "cache") // which is no part of the context
 	img := containerfile(t, b, builder.ContainerfileRequest{Context: dir, Args: map[string]string{"WHO": "me"}})
 	got := files(t, img)
+	if _, there := got["srv/cache"]; there {
+		t.Error("the cache is in the image")
+	}
 	if got["srv/one"] != "1" || got["srv/sub/two"] != "2" {
 		t.Errorf("files are missing: %v", got)
 	}

@@ -117,6 +117,19 @@ func (c *Cache) Blob(d oci.Digest) string {
 // there gives fs.ErrNotExist.
 func (c *Cache) Check(d oci.Descriptor) error {
 	path := c.Blob(d.Digest)
+	err := check(path, d)
+	var corrupt *CorruptError
+	switch {
+	case err == nil:
+		return c.touch(path)
+	case errors.As(err, &corrupt):
+		return errors.Join(err, remove(path))
+	}
+	return err
+}
+
+// check holds a file against a descriptor.
+func check(path string, d oci.Descriptor) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -131,9 +144,9 @@ func (c *Cache) Check(d oci.Descriptor) error {
 	case sum.Digest() != d.Digest:
 		err = errors.New("its content is not what its name says")
 	default:
-		return c.touch(path)
+		return nil
 	}
-	return errors.Join(&CorruptError{Path: path, Err: err}, remove(path))
+	return &CorruptError{Path: path, Err: err}
 }
 
 // Read gives the content of a small blob that fits its digest.
@@ -177,10 +190,10 @@ func (c *Cache) PutBytes(mediaType string, content []byte) (oci.Descriptor, erro
 
 // Adopt moves a file into the cache as the blob d, which it has to be.
 func (c *Cache) Adopt(path string, d oci.Descriptor) error {
-	if err := os.Rename(path, c.blob(d.Digest)); err != nil {
+	if err := errors.Join(d.Digest.Validate(), check(path, d)); err != nil {
 		return err
 	}
-	return c.Check(d)
+	return os.Rename(path, c.blob(d.Digest))
 }
 
 // whole makes a file appear whole or not at all: it is written under another

@@ -89,7 +89,7 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.As(err, &usage), unknownCmd:
 		return exitUsage
-	case errors.As(err, &conf), errors.As(err, &lock), errors.Is(err, builder.ErrRecipe):
+	case errors.As(err, &conf), errors.As(err, &lock), errors.Is(err, builder.ErrRecipe), errors.Is(err, builder.ErrContainerfile):
 		return exitConfig
 	case errors.As(err, &access):
 		return exitAccess

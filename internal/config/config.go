@@ -5,7 +5,7 @@
 // the service that people's browsers reach and that passes requests on; a
 // backend is a service that the edge passes them to, at the place where it
 // listens. A route says which requests. A recipe is the file that says how the
-// service's image is built. A warning names a key of the Compose file that is
+// service's image is built; so is a Containerfile, which build names. A warning names a key of the Compose file that is
 // not honoured.
 //
 // The file's format is the Compose specification
@@ -90,7 +90,8 @@ func (p *Project) Edge() (Service, bool) {
 type Service struct {
 	Name   string
 	Image  oci.Reference // has a tag or a digest
-	Recipe string        // absolute path, or BuiltinRecipe and a name; empty when the image is not built here
+	Recipe string        // absolute path, or BuiltinRecipe and a name; empty when the image is not built of one
+	Build  *Build        // nil when the image is not built of a Containerfile
 
 	Edge   *Edge   // set on the edge
 	Listen *Listen // set on a backend

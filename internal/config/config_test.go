@@ -250,7 +250,6 @@ secrets: {s: {file: compose.yaml}}
 	}
 	var want []string
 	for _, w := range []string{
-		"secrets is not honoured",
 		"service job.one: logging is not honoured",
 		"service web: depends_on.job.one.condition: service_completed_successfully is not honoured",
 		"service web: deploy.replicas: 3 is not honoured",

@@ -35,6 +35,7 @@ func honoured() []tree.Path {
 		paths = append(paths, tree.Path("services.*."+key))
 	}
 	for _, key := range strings.Fields(`
+		secrets.*.name secrets.*.file secrets.*.environment
 		volumes.* volumes.*.name volumes.*.external volumes.*.labels.* volumes.*.labels.[] volumes.*.driver
 		networks.* networks.*.name networks.*.external networks.*.labels.* networks.*.labels.[]
 		networks.*.driver networks.*.internal`) {
@@ -46,7 +47,7 @@ func honoured() []tree.Path {
 // partly lists the honoured keys of which only some values have an effect.
 func partly() []loader.UnsupportedAttributePattern {
 	return []loader.UnsupportedAttributePattern{
-		{Path: "services.*.build", Detect: func(any) bool { return false }}, // for other tools: an image is built from its recipe
+		{Path: "services.*.build", Detect: func(any) bool { return false }}, // for other tools, where there is a recipe
 		{Path: "services.*.deploy.replicas", Detect: isNot("1")},
 		{Path: "services.*.scale", Detect: isNot("1")},
 		{Path: "services.*.privileged", Detect: isNot("false")},

@@ -64,7 +64,8 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 		}
 	}
 	for _, step := range []func() error{
-		func() (err error) { s.Image, err = imageOf(p.Name, in, s.Recipe != ""); return },
+		func() (err error) { s.Build, err = build(p, in.Build, s.Recipe); return },
+		func() (err error) { s.Image, err = imageOf(p.Name, in, s.Built()); return },
 		func() (err error) { s.Mounts, err = mounts(p, in); return },
 		func() (err error) { s.Ports, err = ports(in.Ports); return },
 		func() (err error) { s.Health, err = health(in.HealthCheck); return },

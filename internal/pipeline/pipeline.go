@@ -110,7 +110,7 @@ func (p *Pipeline) buildable(names []string) ([]config.Service, error) {
 	var out []config.Service
 	for _, s := range all {
 		switch {
-		case s.Recipe != "":
+		case s.Built():
 			out = append(out, s)
 		case len(names) > 0:
 			return nil, p.fault(s.Name, "x-bareboat.recipe", ErrNoRecipe)
@@ -153,7 +153,7 @@ func pinned(service string, ref oci.Reference, d oci.Digest) Image {
 // source is a service and what its image is made from.
 type source struct {
 	service config.Service
-	recipe  *builder.Recipe
+	recipe  *builder.Recipe // nil for one that is built of a Containerfile
 	tree    string
 }
 
@@ -189,6 +189,10 @@ func (p *Pipeline) sources(services []string) ([]source, error) {
 	}
 	var out []source
 	for _, s := range chosen {
+		if s.Build != nil {
+			out = append(out, source{service: s})
+			continue
+		}
 		r, tree, err := p.recipe(s)
 		if err != nil {
 			return nil, err
@@ -202,6 +206,9 @@ func (p *Pipeline) sources(services []string) ([]source, error) {
 // look says what making the image of a service would be, and, where that is
 // wanted, why.
 func (p *Pipeline) look(ctx context.Context, s source) (builder.Outcome, error) {
+	if s.recipe == nil {
+		return builder.Outcome{Image: oci.Image{Name: s.service.Image}}, nil
+	}
 	out, err := p.Builder.Look(ctx, s.recipe, s.tree, s.service.Image)
 	if err == nil && p.Explain {
 		for _, line := range or(out.Explain(), "nothing changed") {
@@ -219,6 +226,9 @@ func or(lines []string, otherwise string) []string {
 }
 
 func (p *Pipeline) make(ctx context.Context, s source) (builder.Outcome, error) {
+	if s.recipe == nil {
+		return p.containerfile(ctx, s)
+	}
 	return p.Builder.Make(ctx, s.recipe, s.tree, s.service.Image)
 }
 
@@ -227,7 +237,9 @@ func (p *Pipeline) listen(sources []source) {
 	services := map[string]string{}
 	for _, s := range sources {
 		services[s.service.Image.Name()] = s.service.Name
-		services[s.recipe.Path()] = s.service.Name
+		if s.recipe != nil {
+			services[s.recipe.Path()] = s.service.Name
+		}
 	}
 	p.Builder.Notify = func(e builder.Event) {
 		p.notify(Event{Subject: services[e.Image], Text: strings.TrimSuffix(e.Step+": "+e.Note, ": "), Warn: e.Warn})
@@ -243,6 +255,9 @@ func (p *Pipeline) Lock(ctx context.Context, services []string) ([]string, error
 	}
 	var out []string
 	for _, s := range sources {
+		if s.recipe == nil {
+			continue
+		}
 		changes, err := p.Builder.Lock(ctx, s.recipe)
 		if err != nil {
 			return nil, err

@@ -343,7 +343,7 @@ func (d *destination) resolve(ctx context.Context, s config.Service) (Image, err
 	at := s.Image
 	var found oci.Descriptor
 	err := d.steadily(func() (err error) {
-		if s.Recipe != "" {
+		if s.Built() {
 			if at, err = d.target(s.Image); err != nil {
 				return err
 			}
