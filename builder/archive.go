@@ -209,12 +209,16 @@ func blobsOf(dir string, m oci.Descriptor) ([]oci.Descriptor, error) {
 		Config            *oci.Descriptor
 		Layers, Manifests []oci.Descriptor
 	}
-	if err := readJSON(blobOf(dir, m.Digest), &parsed); err != nil {
-		return nil, err
+	if err := readManifest(dir, m.Digest, &parsed); err != nil {
+		return nil, fmt.Errorf("manifest %q: %w", m.Digest, err)
 	}
 	out := []oci.Descriptor{m}
 	if parsed.Config != nil {
-		return append(append(out, *parsed.Config), parsed.Layers...), nil
+		out = append(append(out, *parsed.Config), parsed.Layers...)
+		return out, checkDigests(out)
+	}
+	if err := checkDigests(parsed.Manifests); err != nil {
+		return nil, err
 	}
 	for _, d := range parsed.Manifests {
 		if _, err := os.Stat(blobOf(dir, d.Digest)); err != nil {
@@ -230,6 +234,35 @@ func blobsOf(dir string, m oci.Descriptor) ([]oci.Descriptor, error) {
 		return nil, fmt.Errorf("%s is no image's manifest", m.Digest)
 	}
 	return out, nil
+}
+
+// checkDigests refuses what is no digest, before a path is made of it: an archive
+// may come from anybody.
+func checkDigests(all []oci.Descriptor) error {
+	for _, d := range all {
+		if err := d.Digest.Validate(); err != nil {
+			return fmt.Errorf("digest %q: %w", d.Digest, err)
+		}
+	}
+	return nil
+}
+
+// ErrSpoilt says that a blob is not what its digest says.
+var ErrSpoilt = errors.New("its content does not fit its digest")
+
+// readManifest reads a manifest or an index of a layout that may be anybody's.
+func readManifest(dir string, d oci.Digest, value any) error {
+	if err := d.Validate(); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(blobOf(dir, d))
+	if err != nil {
+		return err
+	}
+	if d.Algorithm().FromBytes(text) != d {
+		return ErrSpoilt
+	}
+	return json.Unmarshal(text, value)
 }
 
 // open gives the file's content and its size in bytes.
@@ -509,6 +542,9 @@ func writeIn(root *os.Root, name string, in io.Reader) error {
 func listLayout(dir string) ([]oci.Image, error) {
 	var index oci.Index
 	if err := readJSON(filepath.Join(dir, v1.ImageIndexFile), &index); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
+	}
+	if err := checkDigests(index.Manifests); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrArchive, err)
 	}
 	var out []oci.Image

@@ -289,10 +289,7 @@ func list(ctx context.Context, store storage.Store) ([]Stored, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner, err := innerLayers(store)
-	if err != nil {
-		return nil, err
-	}
+	inner := innerImages(store, all)
 	out := make([]Stored, 0, len(all))
 	for _, img := range all {
 		size, err := store.ImageSize(img.ID)
@@ -300,7 +297,7 @@ func list(ctx context.Context, store storage.Store) ([]Stored, error) {
 			return nil, fmt.Errorf("size of %s: %w", img.ID, err)
 		}
 		out = append(out, Stored{ID: img.ID, Names: img.Names, Digest: img.Digest, Created: img.Created, Size: size,
-			Intermediate: len(img.Names) == 0 && inner[img.TopLayer]})
+			Intermediate: inner[img.ID]})
 	}
 	slices.SortStableFunc(out, func(a, b Stored) int { return b.Created.Compare(a.Created) })
 	return out, nil

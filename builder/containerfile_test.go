@@ -28,7 +28,7 @@ func containerfile(t *testing.T, b *builder.Builder, r builder.ContainerfileRequ
 func TestContainerfile(t *testing.T) {
 	b := newBuilder(t)
 	dir := project(t, map[string]string{
-		"Containerfile":    "FROM scratch\nARG WHO=nobody\nCOPY . /srv/\nLABEL who=$WHO\n",
+		"Containerfile":    "FROM scratch\nARG WHO=nobody\nCOPY . /srv/\nENV A=b\nLABEL who=$WHO\n",
 		".containerignore": "secret\nsub/*.o\n",
 		"one":              "1", "secret": "s", "sub/two": "2", "sub/x.o": "o", "run.sh": "#!/bin/sh\n",
 	})
@@ -55,6 +55,18 @@ func TestContainerfile(t *testing.T) {
 	}
 	if s.Config.Config.Labels["who"] != "me" || s.Digest != img.Digest {
 		t.Errorf("%+v of %s, want %s", s.Config.Config.Labels, s.Digest, img.Digest)
+	}
+	images, err := b.Images(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range images {
+		if i.Intermediate != (len(i.Names) == 0) {
+			t.Errorf("%s (%v) is taken for one that others are built on: %t", i.ID, i.Names, i.Intermediate)
+		}
+	}
+	if len(images) < 2 {
+		t.Errorf("no step is kept: %v", images)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -95,17 +96,38 @@ func containersOf(store storage.Store, id string) ([]string, error) {
 	return out, nil
 }
 
-// innerLayers are those that others lie upon.
-func innerLayers(store storage.Store) (map[string]bool, error) {
-	all, err := store.Layers()
-	if err != nil {
-		return nil, err
+// innerImages are those without a name that others are built on, by ID: another
+// begins with their layers and history, and goes on.
+func innerImages(store storage.Store, all []storage.Image) map[string]bool {
+	configs := map[string]oci.ImageConfig{}
+	for _, img := range all {
+		configs[img.ID] = configOf(store, img.ID)
 	}
 	inner := map[string]bool{}
-	for _, l := range all {
-		inner[l.Parent] = true
+	for _, img := range all {
+		own := configs[img.ID]
+		inner[img.ID] = len(img.Names) == 0 && len(own.History) > 0 && slices.ContainsFunc(all, func(other storage.Image) bool {
+			return goesOn(own, configs[other.ID])
+		})
 	}
-	return inner, nil
+	return inner
+}
+
+// goesOn tells whether an image begins as another and has more.
+func goesOn(from, to oci.ImageConfig) bool {
+	layers, steps := len(from.RootFS.DiffIDs), len(from.History)
+	return len(to.RootFS.DiffIDs) >= layers && len(to.History) > steps &&
+		slices.Equal(to.RootFS.DiffIDs[:layers], from.RootFS.DiffIDs) &&
+		reflect.DeepEqual(to.History[:steps], from.History)
+}
+
+// configOf is empty for an image whose config is not of OCI or Docker.
+func configOf(store storage.Store, id string) (c oci.ImageConfig) {
+	text, err := store.ImageBigData(id, digest.NewDigestFromEncoded(digest.Canonical, id).String())
+	if err != nil || json.Unmarshal(text, &c) != nil {
+		return oci.ImageConfig{}
+	}
+	return c
 }
 
 type renameRequest struct {

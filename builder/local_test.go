@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -362,5 +363,51 @@ func TestExportOfWhatOthersBuilt(t *testing.T) {
 	again := &builder.Builder{Cache: t.TempDir(), Root: b.Root, RunRoot: b.RunRoot}
 	if two, err := again.Export(t.Context(), "theirs"); err != nil || two.Digest != one.Digest {
 		t.Errorf("%s and %s, %v", one.Digest, two.Digest, err)
+	}
+}
+
+// A layout may come from anybody: what it calls a digest need not be one.
+func TestLoadRefusesFalseDigests(t *testing.T) {
+	b := newBuilder(t)
+	manifest := func(config, layer string) string {
+		return fmt.Sprintf(`{"schemaVersion":2,"config":{"digest":%q,"size":2},"layers":[{"digest":%q,"size":2}]}`, config, layer)
+	}
+	sum := digest.FromString("{}").String()
+	for what, c := range map[string]struct{ digest, manifest string }{
+		"no digest":              {"", "{}"},
+		"no algorithm":           {"foo", "{}"},
+		"a path":                 {"sha256:../../../secret", "{}"},
+		"another manifest":       {sum, manifest(sum, sum)},
+		"a config that is none":  {manifest: manifest("bar", sum)},
+		"a layer that is a path": {manifest: manifest(sum, "sha256:../secret")},
+		"an image of an index":   {manifest: `{"schemaVersion":2,"manifests":[{"digest":"sha256:../secret","size":2}]}`},
+	} {
+		t.Run(what, func(t *testing.T) {
+			d := c.digest
+			if d == "" && c.manifest != "{}" {
+				d = digest.FromString(c.manifest).String()
+			}
+			dir := project(t, map[string]string{
+				"oci-layout":   `{"imageLayoutVersion":"1.0.0"}`,
+				"index.json":   fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"digest":%q,"size":2}]}`, d),
+				"blobs/secret": "{}",
+				"blobs/sha256/" + digest.FromString("{}").Encoded():       "{}",
+				"blobs/sha256/" + digest.FromString(c.manifest).Encoded(): c.manifest,
+			})
+			if what == "another manifest" {
+				write(t, c.manifest, dir, "blobs", "sha256", digest.Digest(d).Encoded())
+			}
+			_, err := b.Load(t.Context(), dir)
+			if err == nil || !strings.Contains(err.Error(), "digest") {
+				t.Errorf("got %v", err)
+			}
+			cache, err := b.CacheDir()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found, err := filepath.Glob(filepath.Join(cache, "*", "secret")); err != nil || len(found) > 0 {
+				t.Errorf("it was written to %v (%v)", found, err)
+			}
+		})
 	}
 }
