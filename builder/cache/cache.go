@@ -190,7 +190,10 @@ func (c *Cache) PutBytes(mediaType string, content []byte) (oci.Descriptor, erro
 
 // Adopt moves a file into the cache as the blob d, which it has to be.
 func (c *Cache) Adopt(path string, d oci.Descriptor) error {
-	if err := errors.Join(d.Digest.Validate(), check(path, d)); err != nil {
+	if err := d.Digest.Validate(); err != nil {
+		return err
+	}
+	if err := check(path, d); err != nil {
 		return err
 	}
 	return os.Rename(path, c.blob(d.Digest))

@@ -48,6 +48,9 @@ func (p *Pipeline) tell(ctx context.Context, d *destination, s source, made buil
 	for _, b := range made.Images {
 		platforms = append(platforms, b.Platform.String())
 	}
+	if len(platforms) == 0 {
+		platforms = []string{builder.HostPlatform().String()}
+	}
 	facts, err := p.facts(ctx, s.service, platforms)
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 type ImagePlan struct {
 	Service   string          `json:"service"`
 	Image     string          `json:"image"`  // the name that it would have
-	Digest    oci.Digest      `json:"digest"` // that it would have
+	Digest    oci.Digest      `json:"digest,omitempty"` // that it would have; unknown for a Containerfile's
 	Platforms []builder.Built `json:"platforms"`
 	Size      int64           `json:"size"` // bytes, compressed
 	// Upload is how many bytes the registry lacks; -1 where none is asked.
@@ -47,6 +47,9 @@ func (i ImagePlan) Lines() []string {
 			}
 			out = append(out, fmt.Sprintf("  layer %-24s %8s  %s", name, humanize.Bytes(uint64(size)), state))
 		}
+	}
+	if i.Digest == "" {
+		return append(out, "  of a Containerfile: what comes of that is not known beforehand")
 	}
 	out = append(out, "  digest "+i.Digest.String())
 	if i.Upload >= 0 {
@@ -91,6 +94,10 @@ func (p *Pipeline) planImages(ctx context.Context, services []string, ask func(c
 	}
 	var out []ImagePlan
 	for _, s := range sources {
+		if s.recipe == nil {
+			out = append(out, ImagePlan{Service: s.service.Name, Image: s.service.Image.String(), Upload: -1})
+			continue
+		}
 		look, err := p.look(ctx, s)
 		if err != nil {
 			return nil, err

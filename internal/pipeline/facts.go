@@ -25,6 +25,16 @@ func (p *Pipeline) facts(ctx context.Context, s config.Service, platforms []stri
 	if err != nil {
 		return provenance.Facts{}, err
 	}
+	if s.Build != nil {
+		below, err := filepath.Rel(p.Project.Dir, s.Build.Context)
+		if err != nil {
+			return provenance.Facts{}, err
+		}
+		return provenance.Facts{
+			Recipe: path.Join(source.Prefix, filepath.ToSlash(below)), Service: s.Name, Platforms: platforms,
+			Source: source, Invocation: invocation(os.Getenv),
+		}, nil
+	}
 	recipe, tree, err := p.recipe(s)
 	if err != nil {
 		return provenance.Facts{}, err

@@ -23,7 +23,7 @@ const Sources = "docker://REF, containers-storage:NAME, oci:FOLDER, oci-archive:
 var ErrNoRelease = errors.New("no pod of it is there")
 
 // ReadImage opens the image that a name means: with a prefix (see Sources), a
-// file or folder, a service, an image of the local store, or else one at a
+// service, an image of the local store, a file or folder, or else one at a
 // registry. With all its layers are read, else manifest and config alone, which
 // is all that is fetched then. close removes what was fetched.
 func (p *Pipeline) ReadImage(ctx context.Context, name, platform string, all bool) (img *contents.Image, close func(), err error) {
@@ -60,9 +60,10 @@ func (p *Pipeline) locate(ctx context.Context, name, dir string, some registry.S
 	case ok && kind == "release":
 		return p.released(ctx, rest)
 	}
-	if _, err := os.Stat(name); err == nil {
+	if strings.HasPrefix(name, ".") || strings.HasPrefix(name, "/") {
 		return p.archive(ctx, name, dir)
 	}
+	asked := name
 	if p.Project != nil {
 		if s, ok := p.Project.Service(name); ok {
 			name = s.Image.String()
@@ -71,6 +72,9 @@ func (p *Pipeline) locate(ctx context.Context, name, dir string, some registry.S
 	img, err := p.Builder.Export(ctx, name)
 	if !errors.Is(err, builder.ErrNoImage) {
 		return img, err
+	}
+	if _, statErr := os.Stat(asked); statErr == nil {
+		return p.archive(ctx, asked, dir)
 	}
 	if ref, parseErr := oci.ParseLocal(name); parseErr == nil && ref.IsLocal() {
 		return oci.Image{}, err
@@ -158,18 +162,20 @@ func (p *Pipeline) VerifyRebuild(ctx context.Context, services []string) (out []
 		Compression: p.Builder.Compression, Epoch: p.Builder.Epoch, Notify: p.Builder.Notify,
 	}
 	defer func() { err = errors.Join(err, second.Close(), builder.RemoveStore(dir)) }()
+	elsewhere := *p
+	elsewhere.Builder = second
 	for _, s := range sources {
 		first, err := p.make(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		again, err := second.Make(ctx, s.recipe, s.tree, s.service.Image)
+		again, err := elsewhere.make(ctx, s)
 		if err != nil {
 			return nil, err
 		}
 		r := Rebuilt{Service: s.service.Name, Image: s.service.Image.String(), Built: first.Image.Digest, Rebuilt: again.Image.Digest}
 		if !r.Same() {
-			if r.Difference, err = difference(ctx, first.Image, again.Image, first.Images[0].Platform.String()); err != nil {
+			if r.Difference, err = difference(ctx, first.Image, again.Image, builder.HostPlatform().String()); err != nil {
 				return nil, err
 			}
 		}
