@@ -52,7 +52,7 @@ func (b *bench) command(ctx context.Context, t *tool, env []string, name string,
 func (b *bench) toolBareboat() *tool {
 	t := &tool{name: nameBareboat, key: "bareboat", repository: "bench/bareboat"}
 	t.commands = func(ctx context.Context) []*exec.Cmd {
-		return []*exec.Cmd{b.command(ctx, t, nil, b.bareboat, "--file", "bench.yaml", "--registry", b.address, "push", "chat")}
+		return []*exec.Cmd{b.command(ctx, t, nil, b.bareboat, "--file", "bench.yaml", "--registry", b.address, "push", "--sbom=false", "--provenance=false", "chat")}
 	}
 	return t
 }
