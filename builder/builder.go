@@ -75,7 +75,7 @@ type Builder struct {
 	making singleflight.Group // parts that several images share, by key
 }
 
-// Cached is the cache, opened with the first use.
+// cached is the cache, opened with the first use.
 func (b *Builder) cached() (*cache.Cache, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
