@@ -14,7 +14,7 @@ import (
 // ImagePlan says what building an image, and pushing it, would do.
 type ImagePlan struct {
 	Service   string          `json:"service"`
-	Image     string          `json:"image"`  // the name that it would have
+	Image     string          `json:"image"`            // the name that it would have
 	Digest    oci.Digest      `json:"digest,omitempty"` // that it would have; unknown for a Containerfile's
 	Platforms []builder.Built `json:"platforms"`
 	Size      int64           `json:"size"` // bytes, compressed
