@@ -336,12 +336,17 @@ func (j *job) part(ctx context.Context, p *part, work string) (PlannedPart, erro
 	if err != nil {
 		return PlannedPart{}, err
 	}
-	made, err, _ := j.making.Do(j.how.key(in, j.Epoch).String(), func() (any, error) {
-		return p.make(ctx, j.cache, j.how, j.Epoch, work, j.tell, j.warn)
-	})
-	out, _ := made.(PlannedPart)
-	out.Name = p.name
-	return out, err
+	for {
+		made, err, _ := j.making.Do(j.how.key(in, j.Epoch).String(), func() (any, error) {
+			return p.make(ctx, in, j.cache, j.how, j.Epoch, work, j.tell, j.warn)
+		})
+		if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+			continue // another image's build was making it, and ended for a reason of its own
+		}
+		out, _ := made.(PlannedPart)
+		out.Name = p.name
+		return out, err
+	}
 }
 
 // index gives the descriptor of what stands for several images, and its

@@ -81,21 +81,18 @@ const attempts = 3
 // is what it was, else it makes them and keeps what came of it. What the files
 // hold while they are read has to be what the key was made of; where somebody
 // edits meanwhile, it starts again.
-func (p *part) make(ctx context.Context, c *cache.Cache, how compressor, epoch int64, work string, tell, warn teller) (PlannedPart, error) {
+func (p *part) make(ctx context.Context, in cache.Inputs, c *cache.Cache, how compressor, epoch int64, work string, tell, warn teller) (PlannedPart, error) {
 	for range attempts {
-		in, err := p.inputs(ctx)
-		if err != nil {
-			return PlannedPart{}, err
-		}
 		planned := PlannedPart{Name: p.name, Inputs: in, key: how.key(in, epoch)}
 		if planned.Layers = p.fromCache(c, planned.key, warn); planned.Layers != nil {
 			planned.Cached = true
 			return planned, nil
 		}
-		planned.Layers, err = p.assemble(ctx, c, how, epoch, work, tell)
+		layers, err := p.assemble(ctx, c, how, epoch, work, tell)
 		if err != nil {
 			return PlannedPart{}, err
 		}
+		planned.Layers = layers
 		after, err := p.inputs(ctx)
 		if err != nil {
 			return PlannedPart{}, err
@@ -104,6 +101,7 @@ func (p *part) make(ctx context.Context, c *cache.Cache, how compressor, epoch i
 			return planned, c.Save(kindPart, planned.key, partRecord{planned.Layers})
 		}
 		tell("layer "+p.name, "%s while it was made: once more", strings.Join(cache.Changes(in, after), ", "))
+		in = after
 	}
 	return PlannedPart{}, fmt.Errorf("layer %s: its files change all the time", p.name)
 }
