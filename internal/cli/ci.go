@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/dustin/go-humanize"
+	"github.com/moby/sys/atomicwriter"
 	"github.com/spf13/cobra"
 
 	"bareboat/builder"
@@ -269,7 +270,7 @@ func (a *app) writeMetadata(path string, images []pipeline.Image) error {
 		if err != nil {
 			return err
 		}
-		if err := replaceFile(path, append(text, '\n')); err != nil {
+		if err := atomicwriter.WriteFile(path, append(text, '\n'), 0o644); err != nil {
 			return fmt.Errorf("write the metadata: %w", err)
 		}
 	}
@@ -327,22 +328,4 @@ func appendTo(path, text string) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	_, err = f.WriteString(text)
 	return err
-}
-
-// replaceFile writes a file whole or not at all.
-func replaceFile(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

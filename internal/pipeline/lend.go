@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"bareboat/pods"
+	"bareboat/registry/store"
 )
 
 // registryProgram is the program of the embedded registry.
@@ -75,7 +76,7 @@ func startRegistry(ctx context.Context, dir string) (address string, stop func()
 		return address, stop, nil
 	}
 	err = stop()
-	if strings.Contains(stderr.String(), "in use by") {
+	if cmd.ProcessState.ExitCode() == store.ExitLocked {
 		return "", nil, errQuicker
 	}
 	if err == nil {

@@ -30,7 +30,10 @@ type destination struct {
 	ended func() bool
 	// moved counts how often that was so.
 	moved func() int
-	close func() error
+	// looking is held while the embedded registry's store is looked into: its
+	// lock knows no two looks at once.
+	looking sync.Mutex
+	close   func() error
 }
 
 // openRegistry prepares the registry that images are pushed to and pulled
@@ -251,19 +254,8 @@ func (p *Pipeline) push(ctx context.Context, d *destination, services []string) 
 
 // has asks the registry whether an image's name stands for a digest there.
 func (d *destination) has(ctx context.Context, name oci.Reference, digest oci.Digest) (to oci.Reference, there bool, err error) {
-	if d.prefix == "" && name.IsLocal() {
-		// To look into a store that nobody serves is quicker than to serve it.
-		dir, err := RegistryDir()
-		if err != nil {
-			return to, false, err
-		}
-		tag := name.Tag
-		if tag == "" {
-			tag = "latest"
-		}
-		if found, err := store.Tagged(dir, name.Repository, tag); err == nil && found == digest {
-			return name, true, nil
-		}
+	if d.prefix == "" && name.IsLocal() && d.stores(name, digest) {
+		return name, true, nil
 	}
 	err = d.steadily(func() (err error) {
 		if to, err = d.target(name); err != nil {
@@ -273,6 +265,23 @@ func (d *destination) has(ctx context.Context, name oci.Reference, digest oci.Di
 		return err
 	})
 	return to, there, err
+}
+
+// stores tells whether the embedded registry's store has an image under a name.
+// To look into it is quicker than to serve it; where that cannot tell, the
+// answer is no.
+func (d *destination) stores(name oci.Reference, digest oci.Digest) bool {
+	dir, err := RegistryDir()
+	if err != nil {
+		return false
+	}
+	if name.Tag == "" {
+		name.Tag = "latest"
+	}
+	d.looking.Lock()
+	defer d.looking.Unlock()
+	found, err := store.Tagged(dir, name.Repository, name.Tag)
+	return err == nil && found == digest
 }
 
 // send pushes an image and gives its name at the registry.
@@ -310,7 +319,7 @@ func pushedText(d registry.Pushed) string {
 	if d.Sent+d.Mounted == 0 {
 		return "the registry has it already"
 	}
-	text := fmt.Sprintf("pushed %d of %d blobs, %s, %d requests", d.Sent, d.Sent+d.Mounted+d.Skipped, humanize.Bytes(uint64(d.BytesSent)), d.Requests)
+	text := fmt.Sprintf("pushed %d of %d blobs, %s, %d requests", d.Sent, d.Sent+d.Skipped, humanize.Bytes(uint64(d.BytesSent)), d.Requests)
 	if d.Mounted > 0 {
 		text += fmt.Sprintf(" (%d from other repositories)", d.Mounted)
 	}

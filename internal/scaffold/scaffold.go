@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/moby/sys/atomicwriter"
 )
 
 // File is a file to be written.
@@ -44,27 +46,9 @@ func Write(dir string, files []File, force bool) error {
 		}
 	}
 	for _, f := range files {
-		if err := replace(filepath.Join(dir, f.Path), f.Content); err != nil {
+		if err := atomicwriter.WriteFile(filepath.Join(dir, f.Path), f.Content, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// replace writes a file whole or not at all.
-func replace(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

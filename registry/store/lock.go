@@ -23,6 +23,10 @@ const (
 	ownerFile = "owner.json"
 )
 
+// ExitLocked is the exit code by which the registry's program says, to whoever
+// has started it, that another process owns the store.
+const ExitLocked = 6
+
 // LockedError tells that another process owns a store.
 type LockedError struct {
 	Dir string // the store

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"bareboat/registry/embedded"
+	"bareboat/registry/store"
 )
 
 // Name is what the program is called.
@@ -47,6 +48,10 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	if err := serve(ctx, *dir, *listen, *lend, stdout, stderr); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(stderr, "error:", err)
+		var locked *store.LockedError
+		if *lend && errors.As(err, &locked) {
+			return store.ExitLocked
+		}
 		var port *portError
 		if errors.As(err, &port) {
 			fmt.Fprintln(stderr, "  hint: choose another: --listen 127.0.0.1:0")
