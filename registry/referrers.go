@@ -452,11 +452,27 @@ func (s *session) uploadBlobs(ctx context.Context, a Artifact) error {
 		return err
 	}
 	for _, b := range append([]Blob{a.config()}, a.Blobs...) {
-		if err := pusher.Upload(ctx, s.repository, static.NewLayer(b.Data, types.MediaType(b.MediaType))); err != nil {
+		if err := s.uploadBlob(ctx, pusher, b); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// uploadBlob sends one blob. Most artifacts have the same empty config:
+// docker-registry 2.8 trips over one blob that is sent twice at a time.
+func (s *session) uploadBlob(ctx context.Context, pusher *remote.Pusher, b Blob) error {
+	l := static.NewLayer(b.Data, types.MediaType(b.MediaType))
+	d, err := l.Digest()
+	if err != nil {
+		return err
+	}
+	release, err := s.client.busy.lock(ctx, s.host.RegistryStr()+" "+d.String())
+	if err != nil {
+		return err
+	}
+	defer release()
+	return pusher.Upload(ctx, s.repository, l)
 }
 
 // putManifest writes a manifest and gives the headers of the answer, which tell

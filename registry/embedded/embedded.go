@@ -58,7 +58,7 @@ type Server struct {
 	mu       sync.RWMutex // held for reading by each request, so that Close waits
 	registry *olareg.Server
 	// manifests is held while one is written; see inTurn.
-	manifests sync.Mutex
+	manifests sync.RWMutex
 	births    births
 }
 

@@ -15,6 +15,12 @@ const manifestLimit = 16 << 20
 // that do so at once lose one of them. The manifest is read before, so that a
 // slow sender holds up nobody. What it returns ends the turn.
 func (s *Server) inTurn(w http.ResponseWriter, r *http.Request) (end func(), ok bool) {
+	if r.Method == http.MethodHead {
+		// A look is quick, and reads what olareg notes of a repository each time
+		// that its index was written.
+		s.manifests.RLock()
+		return s.manifests.RUnlock, true
+	}
 	if r.Method != http.MethodPut && r.Method != http.MethodDelete || !strings.Contains(r.URL.Path, "/manifests/") {
 		return func() {}, true
 	}
