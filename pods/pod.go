@@ -228,3 +228,12 @@ func (p *Podman) Signal(ctx context.Context, container, signal string) error {
 func seconds(d time.Duration) uint {
 	return uint((d + time.Second - 1) / time.Second)
 }
+
+// Processes gives the command lines of all that runs in the container.
+func (p *Podman) Processes(ctx context.Context, container string) ([]string, error) {
+	lines, err := containers.Top(p.call(ctx), container, new(containers.TopOptions).WithDescriptors([]string{"args"}))
+	if err != nil {
+		return nil, fail("look at the processes of container "+container, err)
+	}
+	return lines[min(1, len(lines)):], nil // the first is a heading
+}

@@ -16,6 +16,7 @@ const (
 	LabelProject = "bareboat.project"
 	LabelService = "bareboat.service"
 	LabelRelease = "bareboat.release"  // number of the release, decimal
+	LabelReplica = "bareboat.replica"  // which of the service's pods it is, from 1
 	LabelConfig  = "bareboat.config"   // hash of the service's configuration, images by digest
 	LabelImage   = "bareboat.image"    // NAME@sha256:… of the service's image
 	LabelUp      = "bareboat.upstream" // where the edge reaches the pod: "unix:/run/…" or "127.0.0.1:PORT"
@@ -68,6 +69,7 @@ type Container struct {
 	WorkDir     string
 	Labels      map[string]string
 	Mounts      []Mount
+	Secrets     []SecretFile
 	ReadOnly    bool // read-only root
 	CapAdd      []string
 	CapDrop     []string
@@ -100,6 +102,15 @@ type Mount struct {
 	ReadOnly bool
 	Size     int64  // bytes, tmpfs only; zero is no limit of its own
 	Mode     uint32 // permissions, tmpfs only; zero is 01777
+}
+
+// SecretFile is a secret of Podman's that a container reads in a file.
+type SecretFile struct {
+	Name   string
+	Target string // absolute path
+	UID    uint32
+	GID    uint32
+	Mode   uint32
 }
 
 // Health is a container's own check, as Compose's healthcheck has it.

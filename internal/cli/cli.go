@@ -100,7 +100,7 @@ holds the lock.`,
 		return &usageError{err: err, command: c.CommandPath()}
 	})
 	root.AddCommand(
-		a.build(), a.push(), a.up(), a.deploy(), a.down(), a.lock(),
+		a.build(), a.push(), a.up(), a.deploy(), a.rollback(), a.down(), a.lock(),
 		a.ps(), a.logs(), a.exec(), a.stop(), a.start(),
 		a.pull(), a.tag(), a.untag(), a.rmi(), a.save(), a.loadImages(),
 		a.images(), a.inspect(), a.diff(), a.history(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),

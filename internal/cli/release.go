@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -59,6 +60,42 @@ func (a *app) deploy() *cobra.Command {
 				return a.printLines(p.PlanDeploy(c.Context()))
 			}
 			return a.release(c.Context(), opts, progress, p.Deploy)
+		},
+	}
+	return opts.flags(c)
+}
+
+func (a *app) rollback() *cobra.Command {
+	var opts releaseOptions
+	c := &cobra.Command{
+		Use:   "rollback [RELEASE]",
+		Short: "Go back to the release before, or to RELEASE, by the pods that are kept of it",
+		Long: `Go back to the release before the one that serves, or to RELEASE: its pods, which
+are kept stopped, are started again and asked until they are healthy, get the
+traffic, and then those that served are stopped, and kept in their turn. Nothing
+is built or pulled. If it fails, what served goes on serving, and the exit code
+is 5.
+
+How many releases are kept says x-bareboat.keep in the Compose file; 3 if it says
+nothing. bareboat releases lists them.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			to := 0
+			if len(args) > 0 {
+				n, err := strconv.Atoi(args[0])
+				if err != nil || n < 1 {
+					return &usageError{err: fmt.Errorf("release %q: want a number, such as 4", args[0]), command: "bareboat rollback"}
+				}
+				to = n
+			}
+			p, progress, err := a.pipeline(c.Context())
+			if err != nil {
+				return err
+			}
+			if opts.dryRun {
+				return a.printLines(p.PlanRollback(c.Context(), to))
+			}
+			return a.release(c.Context(), opts, progress, func(ctx context.Context) (pipeline.Released, error) { return p.Rollback(ctx, to) })
 		},
 	}
 	return opts.flags(c)

@@ -64,6 +64,41 @@ func (p *Pipeline) release(ctx context.Context, doing string, ready func(*destin
 	return out, err
 }
 
+// Rollback goes back to a release that is kept; zero is the one before. It needs
+// no image and no registry.
+func (p *Pipeline) Rollback(ctx context.Context, to int) (out Released, err error) {
+	err = p.locked(ctx, "bareboat rollback", func(w *workplace) error {
+		plan, err := p.planRollback(ctx, w, to)
+		if err != nil {
+			return err
+		}
+		out = Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.url()}
+		if plan.Release != 0 {
+			out.Release = plan.Release
+		}
+		return p.run(ctx, w, plan, &puller{Podman: w.podman})
+	})
+	return out, err
+}
+
+// PlanRollback says what Rollback would do.
+func (p *Pipeline) PlanRollback(ctx context.Context, to int) (lines []string, err error) {
+	err = p.at(ctx, func(w *workplace) error {
+		plan, err := p.planRollback(ctx, w, to)
+		lines = planLines(plan)
+		return err
+	})
+	return lines, err
+}
+
+func (p *Pipeline) planRollback(ctx context.Context, w *workplace, to int) (release.Plan, error) {
+	actual, err := release.Observe(ctx, w.podman, w.edge)
+	if err != nil {
+		return release.Plan{}, err
+	}
+	return release.NewRollback(p.Project.Name, to, false, actual)
+}
+
 // PlanDeploy says what Deploy would do.
 func (p *Pipeline) PlanDeploy(ctx context.Context) (lines []string, err error) {
 	d := p.openRegistry(ctx)
@@ -141,7 +176,7 @@ func (p *Pipeline) forget() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"edge", "lock"} {
+	for _, name := range []string{"edge", "releases.json", "lock"} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return err
 		}
@@ -209,6 +244,9 @@ func (p *Pipeline) planDown(ctx context.Context, w *workplace, volumes bool) (re
 
 // run carries a plan out and tells of its steps.
 func (p *Pipeline) run(ctx context.Context, w *workplace, plan release.Plan, images *puller) error {
+	if plan.Note != "" {
+		p.notify(Event{Subject: p.Project.Name, Text: plan.Note, Warn: true})
+	}
 	d := release.NewDeployer(images, w.edge)
 	d.Report = func(e release.Event) {
 		subject := e.Step.Service

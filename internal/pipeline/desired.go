@@ -17,7 +17,7 @@ import (
 // file, by which it reads what a release tells it. Revision is the source's,
 // or empty.
 func Desired(p *config.Project, images []Image, revision string, told pods.Mount) (release.Desired, error) {
-	d := release.Desired{Project: p.Name, Revision: revision}
+	d := release.Desired{Project: p.Name, Revision: revision, Keep: defaultKeep}
 	for _, v := range p.Volumes {
 		if !v.External {
 			d.Volumes = append(d.Volumes, release.Volume{Name: v.Name, Labels: v.Labels})
@@ -37,6 +37,9 @@ func Desired(p *config.Project, images []Image, revision string, told pods.Mount
 	}
 	return d, nil
 }
+
+// defaultKeep is how many releases can be gone back to.
+const defaultKeep = 3
 
 func desiredService(s config.Service, image Image, told pods.Mount) release.Service {
 	out := release.Service{

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -122,15 +124,15 @@ const (
 )
 
 // WaitRelease returns when count answers in a row, each on a connection of its
-// own and spread over a time in which old workers stop, came from the given
-// release: a reload takes effect some time after it was asked for, worker by
-// worker. The address is HOST:PORT. It ends with its context, and says then who
-// answered last.
-func WaitRelease(ctx context.Context, address, release string, count int) error {
-	client := http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+// own and spread over a time in which old workers stop, came from an edge that
+// has read the configuration: a reload takes effect some time after it was asked
+// for, worker by worker. It asks the edge on its own host, and ends with its
+// context, saying then who answered last.
+func WaitRelease(ctx context.Context, c Config, count int) error {
+	client := asker()
 	last := errors.New("nobody was asked")
 	for row := 0; ; {
-		got, err := ask(ctx, &client, address)
+		err := answers(ctx, client, c)
 		pause := askAgain
 		switch {
 		case err != nil:
@@ -138,8 +140,6 @@ func WaitRelease(ctx context.Context, address, release string, count int) error 
 			if ctx.Err() == nil {
 				last = err
 			}
-		case got != release:
-			row, last = 0, fmt.Errorf("release %q answers", got)
 		default:
 			if row++; row >= count {
 				return nil
@@ -148,25 +148,52 @@ func WaitRelease(ctx context.Context, address, release string, count int) error 
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for release %s at the edge: %w: %w", release, ctx.Err(), last)
+			return fmt.Errorf("wait for release %s at the edge: %w: %w", c.Release, ctx.Err(), last)
 		case <-time.After(pause):
 		}
 	}
 }
 
-// ask gives the release that answers.
-func ask(ctx context.Context, client *http.Client, address string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+edgePath+"/healthz", nil)
+// asker asks on a fresh connection each time.
+func asker() *http.Client {
+	return &http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+}
+
+// Loaded tells whether the edge answers that it has read the configuration.
+func Loaded(ctx context.Context, c Config) bool { return answers(ctx, asker(), c) == nil }
+
+// maxHealth is more than an edge says about its health.
+const maxHealth = 1 << 10
+
+// answers asks the edge once. Without an error it has read the configuration.
+func answers(ctx context.Context, client *http.Client, c Config) error {
+	url := "http://" + c.Listen.Local() + edgePath + "/healthz"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return "", err
+		return err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: %s", req.URL, resp.Status)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxHealth))
+	if err != nil {
+		return err
 	}
-	return resp.Header.Get("X-Release"), nil
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	if got := resp.Header.Get("X-Release"); got != c.Release {
+		return fmt.Errorf("release %q answers", got)
+	}
+	want, err := c.Sum()
+	if err != nil {
+		return err
+	}
+	// An edge from before there was a hash says ok alone.
+	if got := strings.Fields(string(body)); len(got) == 2 && got[1] != want {
+		return fmt.Errorf("release %q answers, but with another configuration", c.Release)
+	}
+	return nil
 }

@@ -30,7 +30,8 @@ type edge struct {
 	conf    string // nginx.conf
 	address string // HOST:PORT
 	listen  proxy.Listen
-	log     string // file with what nginx wrote
+	log     string       // file with what nginx wrote
+	before  proxy.Config // that nginx was started with
 	cmd     *exec.Cmd
 }
 
@@ -111,6 +112,7 @@ func (e *edge) start(t *testing.T, c proxy.Config) {
 	if err := e.Write(c); err != nil {
 		t.Fatal(err)
 	}
+	e.before = c
 	log, err := os.Create(e.log)
 	if err != nil {
 		t.Fatal(err)
@@ -138,9 +140,23 @@ func (e *edge) wait(t *testing.T, release string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if err := proxy.WaitRelease(ctx, e.address, release, 10); err != nil {
+	if err := proxy.WaitRelease(ctx, e.named(t, release), 10); err != nil {
 		t.Fatalf("%v\n%s", err, e.read(t))
 	}
+}
+
+// named is the configuration that was written under that release, however often
+// another was since.
+func (e *edge) named(t *testing.T, release string) proxy.Config {
+	t.Helper()
+	c, err := e.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Release != release {
+		c = &e.before
+	}
+	return *c
 }
 
 func (e *edge) read(t *testing.T) string {
@@ -341,14 +357,15 @@ func TestWaitReleaseSaysWhoAnswers(t *testing.T) {
 	e.start(t, e.config("1", nil))
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	err := proxy.WaitRelease(ctx, e.address, "2", 10)
+	err := proxy.WaitRelease(ctx, e.config("2", nil), 10)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), `release "1" answers`) {
 		t.Errorf("error is %v", err)
 	}
-	nobody := "127.0.0.1:" + strconv.Itoa(int(freePort(t)))
+	nobody := e.config("2", nil)
+	nobody.Listen.Port = freePort(t)
 	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if err := proxy.WaitRelease(ctx, nobody, "2", 10); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, syscall.ECONNREFUSED) {
+	if err := proxy.WaitRelease(ctx, nobody, 10); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("error is %v", err)
 	}
 }

@@ -5,7 +5,9 @@
 // requests, by host and path, go to which service. A release, in the words of
 // this package, is a name that the edge sends along with every answer in the
 // header X-Release, so that one can see from outside which configuration
-// answers. The folder nginx holds the configuration that stays; sites, upstreams
+// answers. A preview is a request that the edge passes on to an upstream that it
+// was not told of, so that a new pod can be asked before requests go there. The
+// folder nginx holds the configuration that stays; sites, upstreams
 // and addresses are rendered into one further file by each release.
 package proxy
 
@@ -17,6 +19,7 @@ import (
 // Config is what a release tells the edge.
 type Config struct {
 	Release   string // sent as X-Release
+	Token     string `json:",omitempty"` // lets who knows it preview; empty: nobody may
 	Listen    Listen
 	Upstreams []Upstream
 	Sites     []Site

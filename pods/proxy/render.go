@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,13 +38,14 @@ func Render(c Config) ([]byte, error) {
 	fmt.Fprintf(&b, "# Written by bareboat for release %s. The next release writes it anew.\n", c.Release)
 	fmt.Fprintf(&b, "%s%s\n\n", mark, self)
 	fmt.Fprintf(&b, "add_header X-Release \"%s\" always;\n", c.Release)
+	fmt.Fprintf(&b, "map \"\" $bareboat_config {\n\tdefault %s;\n}\n", sum(self))
 	for _, u := range slices.SortedFunc(slices.Values(c.Upstreams), func(a, b Upstream) int {
 		return strings.Compare(a.Service, b.Service)
 	}) {
 		u.render(&b)
 	}
 	for _, host := range slices.Sorted(maps.Keys(servers)) {
-		renderServer(&b, c.Listen, host, servers[host])
+		c.renderServer(&b, host, servers[host])
 	}
 	return b.Bytes(), nil
 }
@@ -108,15 +111,20 @@ func (u Upstream) render(b *bytes.Buffer) {
 		fmt.Fprintf(b, "# release %s\n", u.Release)
 	}
 	fmt.Fprintf(b, "upstream %s {\n", u.Service)
+	options := "max_fails=0" // one failure must not take away the only address there is
+	if len(u.Addresses) > 1 {
+		b.WriteString("\tleast_conn;\n")
+		options = "max_fails=1 fail_timeout=5s"
+	}
 	for _, a := range u.Addresses {
-		// One failure must not take away the only address there is.
-		fmt.Fprintf(b, "\tserver %s max_fails=0;\n", a)
+		fmt.Fprintf(b, "\tserver %s %s;\n", a, options)
 	}
 	// Shorter than what backends keep an idle connection for.
 	b.WriteString("\tkeepalive 32;\n\tkeepalive_timeout 30s;\n}\n")
 }
 
-func renderServer(b *bytes.Buffer, l Listen, host string, sites map[string]Site) {
+func (c Config) renderServer(b *bytes.Buffer, host string, sites map[string]Site) {
+	l := c.Listen
 	b.WriteString("\nserver {\n")
 	if host == "" {
 		fmt.Fprintf(b, "\tlisten %s default_server%s;\n\tserver_name _;\n", l.nginx(), l.options())
@@ -124,6 +132,9 @@ func renderServer(b *bytes.Buffer, l Listen, host string, sites map[string]Site)
 		fmt.Fprintf(b, "\tlisten %s;\n\tserver_name %s;\n", l.nginx(), host)
 	}
 	b.WriteString("\tinclude server.conf;\n")
+	if c.Token != "" {
+		c.renderPreview(b)
+	}
 	for _, path := range slices.Sorted(maps.Keys(sites)) {
 		site := sites[path]
 		if path != "/" {
@@ -136,6 +147,30 @@ func renderServer(b *bytes.Buffer, l Listen, host string, sites map[string]Site)
 		b.WriteString("\tlocation / {\n\t\treturn 404;\n\t}\n")
 	}
 	b.WriteString("}\n")
+}
+
+// renderPreview passes what comes from this host, and knows the token, on to the
+// upstream that the request itself names.
+func (c Config) renderPreview(b *bytes.Buffer) {
+	fmt.Fprintf(b, "\tlocation ~ ^%s/preview/%s(/.*)$ {\n", edgePath, c.Token)
+	b.WriteString("\t\tallow 127.0.0.1;\n\t\tallow ::1;\n")
+	if ip, err := netip.ParseAddr(c.Listen.Address); err == nil && !ip.IsUnspecified() && !ip.IsLoopback() {
+		fmt.Fprintf(b, "\t\tallow %s;\n", ip)
+	}
+	b.WriteString("\t\tdeny all;\n\t\taccess_log off;\n")
+	b.WriteString("\t\tproxy_pass http://$http_x_bareboat_upstream$1$is_args$args;\n\t\tinclude proxy.conf;\n\t}\n")
+}
+
+// sum tells configurations apart.
+func sum(self []byte) string {
+	h := sha256.Sum256(self)
+	return hex.EncodeToString(h[:8])
+}
+
+// Sum is a hash of the configuration, which an edge that has read it tells.
+func (c Config) Sum() (string, error) {
+	self, err := json.Marshal(c)
+	return sum(self), err
 }
 
 func (s Site) render(b *bytes.Buffer, location string) {

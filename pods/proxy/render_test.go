@@ -104,6 +104,12 @@ var lines = regexp.MustCompile(`^(` + strings.Join([]string{
 	`server \{`,
 	`\tlisten ([\d.]+:|\[[\da-f:.]+\]:)?\d+( default_server( ipv6only=off)?)?;`,
 	`\tserver_name (_|(\*\.)?[a-z0-9.-]+);`,
+	`map "" \$bareboat_config \{`,
+	`\tdefault [0-9a-f]{16};`,
+	`\tlocation ~ \^/-/edge/preview/[0-9a-f]+\(/\.\*\)\$ \{`,
+	`\t\t(allow [\da-f:.]+|deny all|access_log off);`,
+	`\t\tproxy_pass http://\$http_x_bareboat_upstream\$1\$is_args\$args;`,
+	`\t(least_conn|server \S+ max_fails=1 fail_timeout=5s);`,
 	`\tinclude server\.conf;`,
 	`\tlocation (= )?/[\w.~/-]* \{`,
 	`\t\tproxy_pass http://[\w.-]+;`,
@@ -114,13 +120,13 @@ var lines = regexp.MustCompile(`^(` + strings.Join([]string{
 }, "|") + `)$`)
 
 func FuzzRender(f *testing.F) {
-	f.Add("1", "", "chat", "unix:/run/chat/1.sock", "chat.example", "/", uint16(8080))
-	f.Add("1; }", "::", "a b", "127.0.0.1:80;", "*.x{}", "/a/;", uint16(1))
-	f.Add("1\n", "127.0.0.1\n", "c\n", "unix:/a\n", "h\n", "/\n", uint16(1))
-	f.Add("$r", "fe80::1%e;", "${s}", "[::1%a;]:1", "#", "/'", uint16(1))
-	f.Fuzz(func(t *testing.T, release, address, service, upstream, host, path string, port uint16) {
+	f.Add("1", "", "chat", "unix:/run/chat/1.sock", "chat.example", "/", token, uint16(8080))
+	f.Add("1; }", "::", "a b", "127.0.0.1:80;", "*.x{}", "/a/;", "}", uint16(1))
+	f.Add("1\n", "127.0.0.1\n", "c\n", "unix:/a\n", "h\n", "/\n", "a\n", uint16(1))
+	f.Add("$r", "fe80::1%e;", "${s}", "[::1%a;]:1", "#", "/'", "$t", uint16(1))
+	f.Fuzz(func(t *testing.T, release, address, service, upstream, host, path, token string, port uint16) {
 		c := proxy.Config{
-			Release: release, Listen: proxy.Listen{Address: address, Port: port},
+			Release: release, Token: token, Listen: proxy.Listen{Address: address, Port: port},
 			Upstreams: []proxy.Upstream{{Service: service, Addresses: []string{upstream}, Release: release}},
 			Sites:     []proxy.Site{{Hosts: []string{host}, Path: path, Service: service}},
 		}

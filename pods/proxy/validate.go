@@ -18,6 +18,7 @@ var (
 	serviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	hostName    = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
 	urlPath     = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*/?$`)
+	tokenText   = regexp.MustCompile(`^[0-9a-f]{32,64}$`)
 	filePath    = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)+$`)
 )
 
@@ -27,6 +28,9 @@ const maxSocket = 107
 func (c Config) validate() error {
 	if !releaseName.MatchString(c.Release) {
 		return fmt.Errorf("release %q: want letters, digits, dots and dashes", c.Release)
+	}
+	if c.Token != "" && !tokenText.MatchString(c.Token) {
+		return errors.New("token: want 32 to 64 hexadecimal digits")
 	}
 	if err := c.Listen.validate(); err != nil {
 		return err

@@ -17,7 +17,10 @@ type Actual struct {
 	Pods     []pods.Pod // of every project, since ports are leased by all of them
 	Volumes  []pods.Volume
 	Networks []pods.NetworkState
+	Secrets  []pods.Secret
 	Told     *proxy.Config // what the edge was told last; nil when it was told nothing
+	Loaded   bool          // the edge has read that
+	Records  Records
 
 	// Listen tells why a port of the host cannot be listened on, by the system's
 	// own error. Nil is for hosts that cannot be asked.
@@ -29,10 +32,19 @@ type observer interface {
 	Pods(ctx context.Context, labels map[string]string) ([]pods.Pod, error)
 	Volumes(ctx context.Context, labels map[string]string) ([]pods.Volume, error)
 	Networks(ctx context.Context, labels map[string]string) ([]pods.NetworkState, error)
+	Secrets(ctx context.Context, labels map[string]string) ([]pods.Secret, error)
+}
+
+// teller knows what the edge was told, and which releases there were.
+type teller interface {
+	Current() (*proxy.Config, error) // nil when nothing was written
+	Records() (Records, error)
+	// Loaded tells whether the edge has read what it was told.
+	Loaded(ctx context.Context, told proxy.Config) bool
 }
 
 // Observe reads the actual state from Podman and from what the edge was told.
-func Observe(ctx context.Context, o observer, edge interface{ Current() (*proxy.Config, error) }) (Actual, error) {
+func Observe(ctx context.Context, o observer, edge teller) (Actual, error) {
 	a := Actual{Listen: listen}
 	var err error
 	if a.Pods, err = o.Pods(ctx, nil); err != nil {
@@ -44,7 +56,16 @@ func Observe(ctx context.Context, o observer, edge interface{ Current() (*proxy.
 	if a.Networks, err = o.Networks(ctx, nil); err != nil {
 		return Actual{}, err
 	}
-	a.Told, err = edge.Current()
+	if a.Secrets, err = o.Secrets(ctx, nil); err != nil {
+		return Actual{}, err
+	}
+	if a.Told, err = edge.Current(); err != nil {
+		return Actual{}, err
+	}
+	if a.Told != nil {
+		a.Loaded = edge.Loaded(ctx, *a.Told)
+	}
+	a.Records, err = edge.Records()
 	return a, err
 }
 
@@ -62,6 +83,7 @@ type pod struct {
 	pods.Pod
 	service  string
 	release  int
+	replica  int
 	upstream string // where the edge reaches it; empty unless it is a backend
 }
 
@@ -76,7 +98,15 @@ func (a Actual) of(project string) []pod {
 		if err != nil {
 			continue // not made by a release
 		}
-		list = append(list, pod{Pod: p, service: p.Labels[pods.LabelService], release: n, upstream: p.Labels[pods.LabelUp]})
+		replica := 1
+		if text := p.Labels[pods.LabelReplica]; text != "" {
+			if replica, err = strconv.Atoi(text); err != nil {
+				continue
+			}
+		}
+		list = append(list, pod{
+			Pod: p, service: p.Labels[pods.LabelService], release: n, replica: replica, upstream: p.Labels[pods.LabelUp],
+		})
 	}
 	slices.SortFunc(list, func(a, b pod) int {
 		return cmp.Or(cmp.Compare(b.release, a.release), cmp.Compare(a.Name, b.Name))
@@ -103,9 +133,45 @@ func (a Actual) told() int {
 	return n
 }
 
+// recorded tells whether the pod is part of the release that was recorded last.
+func (a Actual) recorded(pod string) bool {
+	rec, ok := a.Records.Find(a.Records.Serving)
+	return ok && rec.has(pod)
+}
+
+// serving is the number of the release that serves: what was recorded last, or
+// what the edge was told where it leads to other pods, or the newest that runs.
+func (a Actual) serving(project string) int {
+	var running []pod
+	for _, p := range a.of(project) {
+		if p.Running() {
+			running = append(running, p)
+		}
+	}
+	recorded := func(p pod) bool { return a.recorded(p.Name) }
+	served := slices.DeleteFunc(slices.Clone(running), func(p pod) bool { return !a.serves(p) })
+	switch {
+	case len(served) > 0 && !slices.ContainsFunc(served, func(p pod) bool { return !recorded(p) }):
+		return a.Records.Serving
+	case len(served) > 0:
+		return a.told()
+	case a.Told != nil || len(running) == 0:
+		return 0
+	case slices.ContainsFunc(running, recorded):
+		return a.Records.Serving
+	}
+	return running[0].release
+}
+
+// known is the highest number of a release that is known to have served.
+func (a Actual) known() int { return max(a.told(), a.Records.Serving) }
+
 // last is the highest number that a release of the project had.
 func (a Actual) last(project string) int {
-	n := a.told()
+	n := max(a.told(), a.Records.Serving)
+	for _, rec := range a.Records.List {
+		n = max(n, rec.Release)
+	}
 	for _, p := range a.of(project) {
 		n = max(n, p.release)
 	}

@@ -1,11 +1,11 @@
 package release
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"bareboat/pods"
@@ -17,29 +17,46 @@ type runtime interface {
 	maker
 	RemoveNetwork(ctx context.Context, name string) error
 	RemoveVolume(ctx context.Context, name string) error
+	RemoveSecret(ctx context.Context, name string) error
 }
 
 // maker makes and removes pods and what they need. Each call may be made twice.
 type maker interface {
 	EnsureVolume(ctx context.Context, name string, labels map[string]string) error
 	EnsureNetwork(ctx context.Context, name string, labels map[string]string, internal bool) error
+	EnsureSecret(ctx context.Context, name string, data []byte, labels map[string]string) error
 	Pull(ctx context.Context, ref string, insecure bool, progress io.Writer) (string, error)
 	CreatePod(ctx context.Context, spec pods.Spec) (pods.Pod, error)
 	StartPod(ctx context.Context, name string) error
 	WaitHealthy(ctx context.Context, container string, health pods.Health) error
+	// StayHealthy returns when all containers were well for their times.
+	StayHealthy(ctx context.Context, list []pods.Watched) error
+	// WaitCompleted returns when the container has ended well.
+	WaitCompleted(ctx context.Context, container string) error
+	Signal(ctx context.Context, container, signal string) error
 	StopPod(ctx context.Context, name string, grace time.Duration) error
 	RemovePod(ctx context.Context, name string) error
 }
 
 // router is the edge's configuration, and the edge in its container.
 type router interface {
-	Current() (*proxy.Config, error) // nil when nothing was written
+	teller
+	Record(r Records) error
 	Write(c proxy.Config) error
 	Clear() error // as if nothing had been written
 	Test(ctx context.Context, container string) error
 	Reload(ctx context.Context, container string) error
 	// WaitRelease returns when fresh connections are answered by this release.
 	WaitRelease(ctx context.Context, c proxy.Config) error
+	// Preview asks an upstream through an edge that was told c.
+	Preview(ctx context.Context, c proxy.Config, upstream, host string, check Check) error
+	// Request has an upstream asked through an edge that was told c.
+	Request(ctx context.Context, c proxy.Config, upstream, method, path string) error
+	// Quit has the edge take no more connections; those that it has go on.
+	Quit(ctx context.Context, container string) error
+	// Settled returns when the edge has no connections left from before its
+	// last reload, or after limit.
+	Settled(ctx context.Context, container string, limit time.Duration) error
 }
 
 // undoTimeout is for taking back a release, beyond what the steps themselves
@@ -75,6 +92,10 @@ type Deployer struct {
 	Report   func(Event)
 	Progress io.Writer
 
+	// BeforeSwitch is run where the plan says so; it may be nil. An error fails
+	// the release.
+	BeforeSwitch func(context.Context) error
+
 	runtime runtime
 	router  router
 }
@@ -92,15 +113,18 @@ type FailedError struct {
 	Step    Step
 	Err     error
 	Undo    error // what could not be taken back
+	Paused  bool  // all was left where it stands, as the service's failure_action says
 }
 
 func (e *FailedError) Error() string {
 	text := fmt.Sprintf("release %d of %s failed: %s: %v", e.Release, e.Project, e.Step, e.Err)
-	if e.Serving > 0 && e.Undo == nil {
-		text += fmt.Sprintf("; release %d still serves", e.Serving)
-	}
-	if e.Undo != nil {
+	switch {
+	case e.Paused:
+		text += "; it is paused where it stands"
+	case e.Undo != nil:
 		text += fmt.Sprintf("; not all was taken back: %v", e.Undo)
+	case e.Serving > 0:
+		text += fmt.Sprintf("; release %d still serves", e.Serving)
 	}
 	return text
 }
@@ -108,18 +132,21 @@ func (e *FailedError) Error() string {
 // Unwrap gives what failed.
 func (e *FailedError) Unwrap() error { return e.Err }
 
-// Run carries out the plan. When a step fails before the switch is done, or
-// ctx ends, what was made is taken back and the error is a *FailedError, but
-// for steps that touch nothing that runs. After the switch a failure leaves the
-// rest to the next plan.
+// Run carries out the plan. When a step fails before the release is recorded, or
+// ctx ends, what was made is taken back and the error is a *FailedError, but for
+// steps that touch nothing that runs. After that a failure leaves the rest to the
+// next plan. A service's failure action may say otherwise.
 func (d *Deployer) Run(ctx context.Context, p Plan) error {
-	var undo undoing
+	r := run{Deployer: d, skipped: map[slot]bool{}}
 	last := lastRevocable(p.Steps)
 	for i, s := range p.Steps {
+		if r.skipped[s.slot] {
+			continue
+		}
 		d.report(Event{Step: s, State: Begun})
 		err := ctx.Err()
 		if err == nil {
-			err = d.step(ctx, s, &undo)
+			err = r.step(ctx, s)
 		}
 		if err == nil {
 			d.report(Event{Step: s, State: Done})
@@ -129,20 +156,59 @@ func (d *Deployer) Run(ctx context.Context, p Plan) error {
 		if i > last {
 			return fmt.Errorf("%s: %w", s, err)
 		}
-		back := d.takeBack(ctx, undo)
+		failed := &FailedError{Project: p.Project, Release: p.Release, Serving: p.Serving, Step: s, Err: err}
+		switch {
+		case ctx.Err() == nil && s.onFailure == FailureContinue:
+			if failed.Undo = r.skip(ctx, s); failed.Undo == nil {
+				continue
+			}
+			return failed
+		case ctx.Err() == nil && s.onFailure == FailurePause:
+			failed.Paused = true
+			return failed
+		}
+		back := r.takeBack(ctx)
 		if s.Action < Stop {
 			return errors.Join(fmt.Errorf("%s: %w", s, err), back)
 		}
-		return &FailedError{Project: p.Project, Release: p.Release, Serving: p.Serving, Step: s, Err: err, Undo: back}
+		failed.Undo = back
+		return failed
 	}
 	return nil
+}
+
+// run is one run of a plan.
+type run struct {
+	*Deployer
+	undo    []undo
+	skipped map[slot]bool // replicas that failed, where the release goes on without them
+}
+
+// skip goes on without the replica that failed: its old pod stays.
+func (r *run) skip(ctx context.Context, s Step) error {
+	if s.Action == Watch {
+		return nil
+	}
+	r.skipped[s.slot] = true
+	var mine, others []undo
+	for _, u := range r.undo {
+		if u.step.slot == s.slot {
+			mine = append(mine, u)
+		} else {
+			others = append(others, u)
+		}
+	}
+	r.undo = mine
+	err := r.takeBack(ctx)
+	r.undo = others
+	return err
 }
 
 // lastRevocable is the index of the last step that a failure takes back.
 func lastRevocable(steps []Step) int {
 	last := -1
 	for i, s := range steps {
-		if s.Action <= Switch {
+		if s.Action <= Watch {
 			last = i
 		}
 	}
@@ -155,135 +221,25 @@ func (d *Deployer) report(e Event) {
 	}
 }
 
-// undoing collects how to take back what was done.
-type undoing []undo
-
+// undo is how to take back what was done.
 type undo struct {
 	step Step
 	do   func(context.Context) error
 }
 
-func (u *undoing) push(s Step, do func(context.Context) error) { *u = append(*u, undo{s, do}) }
+func (r *run) push(s Step, do func(context.Context) error) { r.undo = append(r.undo, undo{s, do}) }
 
 // takeBack undoes the latest first, on time of its own: ctx may have ended.
-func (d *Deployer) takeBack(ctx context.Context, list undoing) error {
+func (r *run) takeBack(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	var errs []error
-	for i := len(list) - 1; i >= 0; i-- {
-		if err := list[i].do(ctx); err != nil {
+	for _, u := range slices.Backward(r.undo) {
+		if err := u.do(ctx); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		d.report(Event{Step: list[i].step, State: Undone})
+		r.report(Event{Step: u.step, State: Undone})
 	}
 	return errors.Join(errs...)
-}
-
-// step does one step, and notes how to take it back before it can fail half done.
-func (d *Deployer) step(ctx context.Context, s Step, undo *undoing) error {
-	switch s.Action {
-	case MakeVolume:
-		return d.runtime.EnsureVolume(ctx, s.Name, s.labels)
-	case MakeNetwork:
-		undo.push(s, func(ctx context.Context) error { return d.runtime.RemoveNetwork(ctx, s.Name) })
-		return d.runtime.EnsureNetwork(ctx, s.Name, s.labels, s.internal)
-	case Pull:
-		_, err := d.runtime.Pull(ctx, s.Name, s.insecure, d.Progress)
-		return err
-	case Stop:
-		undo.push(s, func(ctx context.Context) error { return d.runtime.StartPod(ctx, s.Name) })
-		return d.runtime.StopPod(ctx, s.Name, 0)
-	case Start:
-		return d.start(ctx, s, undo)
-	case Ready:
-		if s.adopted {
-			undo.push(s, func(ctx context.Context) error { return d.runtime.RemovePod(ctx, s.Name) })
-		}
-		return d.ready(ctx, s.spec)
-	case Tell:
-		return d.tell(s, undo)
-	case Switch:
-		return d.switchTo(ctx, s)
-	case Retire:
-		return d.retire(ctx, s.Name)
-	case RemoveNetwork:
-		return d.runtime.RemoveNetwork(ctx, s.Name)
-	case RemoveVolume:
-		return d.runtime.RemoveVolume(ctx, s.Name)
-	case Forget:
-		return d.router.Clear()
-	}
-	return fmt.Errorf("no such step: %d", s.Action)
-}
-
-func (d *Deployer) start(ctx context.Context, s Step, undo *undoing) error {
-	_, err := d.runtime.CreatePod(ctx, s.spec)
-	var taken *pods.ConflictError
-	if errors.As(err, &taken) {
-		return err // the name is somebody else's pod, which stays
-	}
-	undo.push(s, func(ctx context.Context) error { return d.runtime.RemovePod(ctx, s.Name) })
-	if err != nil {
-		return err
-	}
-	return d.runtime.StartPod(ctx, s.Name)
-}
-
-// retire gives the pod its grace. One that cannot be stopped is removed all the
-// same, but not because nobody waits for it any more.
-func (d *Deployer) retire(ctx context.Context, name string) error {
-	stopErr := d.runtime.StopPod(ctx, name, 0)
-	if err := ctx.Err(); err != nil {
-		return cmp.Or(stopErr, err)
-	}
-	if err := d.runtime.RemovePod(ctx, name); err != nil {
-		return errors.Join(stopErr, err)
-	}
-	return nil
-}
-
-// ready waits for every container of a pod.
-func (d *Deployer) ready(ctx context.Context, spec pods.Spec) error {
-	for _, c := range spec.Containers {
-		var health pods.Health
-		if c.Health != nil {
-			health = *c.Health
-		}
-		if err := d.runtime.WaitHealthy(ctx, c.Name, health); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *Deployer) tell(s Step, undo *undoing) error {
-	before, err := d.router.Current()
-	if err != nil {
-		return err
-	}
-	undo.push(s, func(ctx context.Context) error {
-		if before == nil {
-			return d.router.Clear()
-		}
-		if err := d.router.Write(*before); err != nil || s.edge == "" {
-			return err
-		}
-		if err := d.router.Reload(ctx, s.edge); err != nil {
-			return err
-		}
-		// What goes next are the new pods, which the edge may still pass requests to.
-		return d.router.WaitRelease(ctx, *before)
-	})
-	return d.router.Write(s.config)
-}
-
-func (d *Deployer) switchTo(ctx context.Context, s Step) error {
-	if err := d.router.Test(ctx, s.edge); err != nil {
-		return err
-	}
-	if err := d.router.Reload(ctx, s.edge); err != nil {
-		return err
-	}
-	return d.router.WaitRelease(ctx, s.config)
 }

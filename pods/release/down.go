@@ -9,7 +9,7 @@ func DownPlan(project string, a Actual, volumes bool) Plan {
 	plan := Plan{Project: project, Serving: a.serving(project)}
 	var backends, others []Step
 	for _, p := range a.of(project) {
-		step := Step{Action: Retire, Service: p.service, Name: p.Name}
+		step := Step{Action: Remove, Service: p.service, Name: p.Name}
 		if p.upstream != "" {
 			backends = append(backends, step)
 		} else {

@@ -3,10 +3,13 @@ package release
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +27,10 @@ const (
 	answersInARow = 10
 	// switchTimeout is for nginx to read its configuration.
 	switchTimeout = 30 * time.Second
+	// settleAgain is how often the edge's old workers are looked for.
+	settleAgain = 100 * time.Millisecond
+	// tokenBytes is more than anybody guesses.
+	tokenBytes = 16
 )
 
 // EdgeMount brings what a release tells the edge into its container, from the
@@ -36,6 +43,8 @@ func EdgeMount(dir string) pods.Mount {
 type commander interface {
 	Exec(ctx context.Context, container string, opts pods.ExecOptions) (int, error)
 	Signal(ctx context.Context, container, signal string) error
+	// Processes gives the command lines, or titles, of all that runs there.
+	Processes(ctx context.Context, container string) ([]string, error)
 }
 
 // Nginx is an edge that runs nginx in a container of its own.
@@ -57,6 +66,13 @@ func NewNginx(dir string, in commander) *Nginx {
 func (n *Nginx) Write(c proxy.Config) error {
 	if err := errors.Join(os.MkdirAll(n.dir, 0o755), os.Chmod(n.dir, 0o755)); err != nil {
 		return fmt.Errorf("make the edge's folder: %w", err)
+	}
+	if c.Token == "" {
+		token := make([]byte, tokenBytes)
+		if _, err := rand.Read(token); err != nil {
+			return fmt.Errorf("make the edge's token: %w", err)
+		}
+		c.Token = hex.EncodeToString(token)
 	}
 	return n.Nginx.Write(c)
 }
@@ -83,5 +99,75 @@ func (n *Nginx) Reload(ctx context.Context, container string) error {
 func (n *Nginx) WaitRelease(ctx context.Context, c proxy.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, switchTimeout)
 	defer cancel()
-	return proxy.WaitRelease(ctx, c.Listen.Local(), c.Release, answersInARow)
+	told, err := n.tokened(c)
+	if err != nil {
+		return err
+	}
+	return proxy.WaitRelease(ctx, told, answersInARow)
+}
+
+// Loaded tells whether the edge has read what it was told.
+func (n *Nginx) Loaded(ctx context.Context, told proxy.Config) bool { return proxy.Loaded(ctx, told) }
+
+// tokened is the configuration with the token under which it was written.
+func (n *Nginx) tokened(c proxy.Config) (proxy.Config, error) {
+	if c.Token != "" {
+		return c, nil
+	}
+	told, err := n.Current()
+	if err == nil && told != nil {
+		c.Token = told.Token
+	}
+	return c, err
+}
+
+// Preview asks an upstream through an edge that was told c. One that an older
+// release told no token cannot be asked, and is not.
+func (n *Nginx) Preview(ctx context.Context, c proxy.Config, upstream, host string, check Check) error {
+	told, err := n.tokened(c)
+	if err != nil || told.Token == "" {
+		return err
+	}
+	return proxy.Preview(ctx, told, upstream, proxy.Check{
+		Path: check.Path, Host: host, WebSocket: check.WebSocket, Protocol: check.Protocol, Strict: check.Strict,
+	})
+}
+
+// Request has an upstream asked through an edge that was told c.
+func (n *Nginx) Request(ctx context.Context, c proxy.Config, upstream, method, path string) error {
+	told, err := n.tokened(c)
+	if err != nil {
+		return err
+	}
+	return proxy.Request(ctx, told, upstream, method, path)
+}
+
+// Quit has the edge take no more connections.
+func (n *Nginx) Quit(ctx context.Context, container string) error {
+	return n.in.Signal(ctx, container, "SIGQUIT")
+}
+
+// leaving is what nginx says of a worker that only ends what it has begun.
+const leaving = "is shutting down"
+
+// Settled returns when no worker of the edge is left from before its last
+// reload, or after limit: each goes with its last connection.
+func (n *Nginx) Settled(ctx context.Context, container string, limit time.Duration) error {
+	end := time.After(limit)
+	for {
+		titles, err := n.in.Processes(ctx, container)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(titles, func(title string) bool { return strings.Contains(title, leaving) }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-end:
+			return nil
+		case <-time.After(settleAgain):
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package release_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"bareboat/pods"
 	"bareboat/pods/proxy"
@@ -24,6 +26,8 @@ type container struct {
 	says string
 	code int
 	err  error
+
+	titles [][]string // of its processes, at each look
 
 	ran      [][]string
 	signals  []string
@@ -44,6 +48,53 @@ func (c *container) Signal(_ context.Context, name, signal string) error {
 		close(c.reloaded)
 	}
 	return c.err
+}
+
+func (c *container) Processes(context.Context, string) ([]string, error) {
+	now := c.titles[0]
+	c.titles = c.titles[min(1, len(c.titles)-1):]
+	return now, c.err
+}
+
+// An edge has settled when the last worker from before its reload is gone, or
+// nobody waits any longer.
+func TestSettled(t *testing.T) {
+	const master, worker, old = "nginx: master process /usr/sbin/nginx", "nginx: worker process", "nginx: worker process is shutting down"
+	in := &container{titles: [][]string{{master, old, worker}, {master, old, worker}, {master, worker}}}
+	if err := release.NewNginx(t.TempDir(), in).Settled(t.Context(), "edge", time.Hour); err != nil || len(in.titles) != 1 {
+		t.Errorf("Settled = %v, %d looks left", err, len(in.titles))
+	}
+	in = &container{titles: [][]string{{master, old}}}
+	if err := release.NewNginx(t.TempDir(), in).Settled(t.Context(), "edge", time.Nanosecond); err != nil {
+		t.Errorf("Settled = %v", err)
+	}
+}
+
+// What is recorded is read back, but for what secrets hold, and by nobody else.
+func TestRecords(t *testing.T) {
+	dir := t.TempDir()
+	edge := release.NewNginx(dir, &container{})
+	if r, err := edge.Records(); err != nil || r.Serving != 0 || r.List != nil {
+		t.Errorf("before any: %+v, %v", r, err)
+	}
+	d := project(nil)
+	d.Secrets = []release.Secret{{Name: "shop_key_1", Data: []byte("hush")}}
+	want := release.Records{Serving: 2, List: []release.Record{{Release: 2, Desired: d, Pods: map[string][]string{"chat": {"shop-chat-r2"}}}}}
+	if err := edge.Record(want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := edge.Records()
+	want.List[0].Desired.Secrets[0].Data = nil
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("read back %+v, %v\nwant %+v", got, err, want)
+	}
+	info, err := os.Stat(filepath.Join(dir, "releases.json"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode is %v, %v", info.Mode(), err)
+	}
+	if text, _ := os.ReadFile(filepath.Join(dir, "releases.json")); bytes.Contains(text, []byte("hush")) || bytes.Contains(text, []byte("aHVzaA")) {
+		t.Error("the secret is written down")
+	}
 }
 
 func edgeConfig(number string, port uint16) proxy.Config {
@@ -71,7 +122,11 @@ func TestWriteIsReadableInTheContainer(t *testing.T) {
 	if err := edge.Write(want); err != nil {
 		t.Fatal(err)
 	}
-	if told, err := edge.Current(); err != nil || !reflect.DeepEqual(*told, want) {
+	told, err := edge.Current()
+	if err != nil || len(told.Token) != 32 {
+		t.Fatalf("token is %v, %v", told, err)
+	}
+	if want.Token = told.Token; !reflect.DeepEqual(*told, want) {
 		t.Errorf("told %+v, %v; want %+v", told, err, want)
 	}
 	mount := release.EdgeMount(dir)

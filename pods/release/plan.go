@@ -1,9 +1,11 @@
 package release
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"bareboat/pods"
 	"bareboat/pods/proxy"
@@ -12,25 +14,37 @@ import (
 // Action is what a step does. Each can be done again without harm.
 type Action int
 
-// The actions, in the order in which a plan has them.
+// The actions. A failure of one up to Watch takes back what the plan did.
 const (
 	MakeVolume    Action = iota // make a volume
 	MakeNetwork                 // make a network
+	MakeSecret                  // make a secret
 	Pull                        // pull an image by digest
 	Stop                        // stop an old pod that cannot run beside the new
-	Start                       // make a pod and start it
-	Ready                       // wait until a pod is healthy
+	Start                       // make a pod, or take one that was kept, and start it
+	Ready                       // wait until a pod is healthy, or has come to its end
+	Preview                     // ask a new pod through the edge
+	Hook                        // run what the project wants run before the switch
 	Tell                        // write down for the edge where to pass requests
 	Switch                      // have the edge read that, and wait until it does
-	Retire                      // stop a pod within its grace and remove it
+	Quit                        // have the old edge take no more connections
+	Watch                       // see that the new pods stay well
+	Pause                       // wait between two batches of replicas
+	Note                        // record the release: from here on it counts
+	Dismiss                     // tell a pod to send its clients elsewhere
+	Settle                      // wait until the edge has let go of what is old
+	Retire                      // stop a pod within its grace, and keep it
+	Remove                      // stop a pod within its grace, and remove it
 	RemoveNetwork               // remove a network
 	RemoveVolume                // remove a volume with its data
+	RemoveSecret                // remove a secret
 	Forget                      // remove what the edge was told
 )
 
 func (a Action) String() string {
-	return [...]string{"make volume", "make network", "pull", "stop", "start", "wait for", "tell the edge", "switch to",
-		"stop and remove", "remove network", "remove volume", "remove"}[a]
+	return [...]string{"make volume", "make network", "make secret", "pull", "stop", "start", "wait for", "preview",
+		"run hook", "tell the edge", "switch to", "close the doors of", "watch", "pause", "record", "drain", "wait for the clients of",
+		"stop and keep", "stop and remove", "remove network", "remove volume", "remove secret", "remove"}[a]
 }
 
 // Step is one step of a plan.
@@ -39,14 +53,54 @@ type Step struct {
 	Service string // empty where it is the project's
 	Name    string // of the pod, image, volume or network
 
-	spec     pods.Spec // Start, Ready
-	labels   map[string]string
-	internal bool         // MakeNetwork
-	insecure bool         // Pull
-	number   int          // Switch: of the release
-	adopted  bool         // Ready: an interrupted release made the pod, and another is there to go on
-	config   proxy.Config // Tell, Switch
-	edge     string       // Tell, Switch: name of the edge's container; empty while none runs
+	slot      slot      // Stop, Start, Ready, Preview, Retire: whose pod it is; the zero slot is none
+	onFailure string    // Start, Ready, Preview, Watch: what a failure of it means
+	spec      pods.Spec // Start, Ready
+	kept      bool      // Start: the pod is there
+	job       bool      // Ready: it comes to its end
+	labels    map[string]string
+	data      []byte        // MakeSecret
+	internal  bool          // MakeNetwork
+	insecure  bool          // Pull
+	number    int           // Switch: of the release
+	adopted   bool          // Ready: an interrupted release made the pod, and another is there to go on
+	config    proxy.Config  // Tell, Switch, Preview
+	places    []place       // Tell, Switch
+	edge      string        // Preview, Tell, Switch, Settle, Quit: name of the edge's container; empty while none runs
+	fresh     bool          // Switch: the edge has just started, and has read its file
+	check     *Check        // Preview
+	host      string        // Preview: the host to ask for; may be empty
+	upstream  string        // Preview, Dismiss
+	drain     Drain         // Dismiss
+	container string        // Quit, Dismiss
+	watched   []watched     // Watch
+	wait      time.Duration // Pause, Settle: at most
+	records   Records       // Note
+	instead   []instead     // Note
+}
+
+// slot is one replica of a service.
+type slot struct {
+	service string
+	replica int
+}
+
+// place is where the edge finds a slot, and where it would without the release.
+type place struct {
+	slot
+	now, before string // upstreams; before is empty when there was none
+}
+
+// instead is the pod that stays in a slot where the new one fails.
+type instead struct {
+	slot
+	now, before string // names; before is empty when there was none
+}
+
+// watched is a container that is to stay well for a time.
+type watched struct {
+	slot
+	pods.Watched
 }
 
 // String says the step in a few words.
@@ -65,8 +119,9 @@ func (s Step) String() string {
 // nothing to do.
 type Plan struct {
 	Project string
-	Release int // number of the release; zero when none of its steps makes one
-	Serving int // number of the release that serves before it; zero is none
+	Release int    // number of the release; zero when none of its steps makes one
+	Serving int    // number of the release that serves before it; zero is none
+	Note    string // what an interrupted release left, and what becomes of it; may be empty
 	Steps   []Step
 }
 
@@ -86,7 +141,44 @@ func (p Plan) String() string {
 // input.
 func NewPlan(d Desired, a Actual) (Plan, error) {
 	p := planner{desired: d, actual: a, number: a.last(d.Project) + 1, leases: a.leases(d.Project)}
-	p.pods = a.of(d.Project)
+	return p.plan()
+}
+
+// NewRollback plans the way back to a release, by its kept pods; zero is the one
+// before. How many are kept stays as it was. The error is a *NoWayBackError when
+// there is no such way.
+func NewRollback(project string, to int, hook bool, a Actual) (Plan, error) {
+	rec, ok := a.Records.Find(to)
+	if to == 0 {
+		if rec, ok = a.Records.Before(); !ok {
+			return Plan{}, &NoWayBackError{Project: project, Why: "none before the one that serves is kept"}
+		}
+	}
+	if !ok {
+		return Plan{}, &NoWayBackError{project, to, "it is not kept"}
+	}
+	rec.Desired.Hook = hook
+	p := planner{desired: rec.Desired, actual: a, number: rec.Release, leases: a.leases(project), rollback: &rec}
+	return p.plan()
+}
+
+// planner builds a plan, phase by phase.
+type planner struct {
+	desired  Desired
+	actual   Actual
+	number   int // of the release, if one is made
+	leases   *leases
+	pods     []pod
+	rollback *Record // of the release that is gone back to
+
+	chosen []choice      // one a replica, in the order of the services
+	told   *proxy.Config // what the plan tells the edge last; nil while it tells nothing
+	hooked bool
+	steps  []Step
+}
+
+func (p *planner) plan() (Plan, error) {
+	p.pods = p.actual.of(p.desired.Project)
 	if err := p.needs(); err != nil {
 		return Plan{}, err
 	}
@@ -94,119 +186,27 @@ func NewPlan(d Desired, a Actual) (Plan, error) {
 		return Plan{}, err
 	}
 	p.prepare()
-	p.start()
-	if err := p.edge(); err != nil {
-		return Plan{}, err
-	}
-	p.retire()
-	plan := Plan{Project: d.Project, Serving: a.serving(d.Project), Steps: p.steps}
-	plan.Release = p.release()
-	return plan, nil
-}
-
-// serving is the number of the release that serves: what the edge was told, or
-// the newest that runs.
-func (a Actual) serving(project string) int {
-	for _, p := range a.of(project) {
-		if a.serves(p) && p.Running() {
-			return a.told()
+	last := p.lastBatch()
+	for batch := 0; batch <= last; batch++ {
+		p.start(batch)
+		if err := p.edge(batch); err != nil {
+			return Plan{}, err
+		}
+		p.watch(batch)
+		if batch < last {
+			p.makeRoom(batch)
 		}
 	}
-	for _, p := range a.of(project) {
-		if p.Running() && a.Told == nil {
-			return p.release
-		}
-	}
-	return 0
-}
-
-// planner builds a plan, phase by phase.
-type planner struct {
-	desired Desired
-	actual  Actual
-	number  int // of the release, if one is made
-	leases  *leases
-	pods    []pod
-
-	chosen []choice // one a desired service, in the same order
-	steps  []Step
-}
-
-// choice is which pod a service gets.
-type choice struct {
-	Service
-	keep *pod      // stays; nil when a new pod is made
-	spec pods.Spec // of the new pod
-	old  []pod     // all others
-}
-
-// unproven tells that the kept pod may not have been seen healthy: while there
-// is another, an interrupted release may have left both.
-func (c choice) unproven(a Actual) bool {
-	if c.keep == nil || a.serves(*c.keep) {
-		return false
-	}
-	return len(c.old) > 0 || c.Backend != nil
+	records := p.note()
+	p.drain()
+	p.retire(records)
+	return Plan{
+		Project: p.desired.Project, Release: p.release(), Serving: p.actual.serving(p.desired.Project),
+		Note: p.leftover(), Steps: p.steps,
+	}, nil
 }
 
 func (p *planner) add(s Step) { p.steps = append(p.steps, s) }
-
-func (p *planner) choose() error {
-	for _, s := range p.desired.Services {
-		c, err := p.choice(s)
-		if err != nil {
-			return err
-		}
-		p.chosen = append(p.chosen, c)
-	}
-	return nil
-}
-
-func (p *planner) choice(s Service) (choice, error) {
-	hash, err := s.hash()
-	if err != nil {
-		return choice{}, err
-	}
-	c := choice{Service: s}
-	for i := range p.pods {
-		if p.pods[i].service == s.Name && p.fits(s, p.pods[i], hash) && p.better(c.keep, p.pods[i]) {
-			c.keep = &p.pods[i]
-		}
-	}
-	for i := range p.pods {
-		if p.pods[i].service == s.Name && &p.pods[i] != c.keep {
-			c.old = append(c.old, p.pods[i])
-		}
-	}
-	if c.keep != nil {
-		return c, nil
-	}
-	i := instance{project: p.desired.Project, revision: p.desired.Revision, release: p.number, hash: hash}
-	if s.Backend != nil && s.Backend.Port != 0 {
-		port, ok := p.leases.next()
-		if !ok {
-			return choice{}, fmt.Errorf("plan service %s: no port of %s from %d to %d is free", s.Name, loopback, firstLease, lastLease)
-		}
-		i.port = port
-	}
-	c.spec = s.stamp(i)
-	return c, nil
-}
-
-// fits tells whether the pod is what the service should be. One that does not
-// run is replaced: why it stopped is not known.
-func (p *planner) fits(s Service, is pod, hash string) bool {
-	if !is.Running() || is.Labels[pods.LabelConfig] != hash {
-		return false
-	}
-	// An edge whose file is gone may have a folder mounted that is gone too.
-	return s.Edge == nil || p.actual.Told != nil
-}
-
-// better prefers the pod that serves, and else the newer, which comes first.
-func (p *planner) better(than *pod, is pod) bool {
-	return than == nil || !p.actual.serves(*than) && p.actual.serves(is)
-}
 
 func (p *planner) prepare() {
 	own := map[string]string{pods.LabelProject: p.desired.Project}
@@ -218,6 +218,11 @@ func (p *planner) prepare() {
 	for _, n := range p.desired.Networks {
 		if !named(p.actual.Networks, n.Name, func(n pods.NetworkState) string { return n.Name }) {
 			p.add(Step{Action: MakeNetwork, Name: n.Name, labels: merge(n.Labels, own), internal: n.Internal})
+		}
+	}
+	for _, s := range p.desired.Secrets {
+		if !p.hasSecret(s.Name) {
+			p.add(Step{Action: MakeSecret, Name: s.Name, labels: merge(s.Labels, own), data: s.Data})
 		}
 	}
 	pulled := map[string]bool{}
@@ -232,42 +237,70 @@ func (p *planner) prepare() {
 }
 
 func named[T any](list []T, name string, of func(T) string) bool {
-	for _, item := range list {
-		if of(item) == name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(item T) bool { return of(item) == name })
 }
 
-// start brings up what the edge is to reach, and the workers.
-func (p *planner) start() {
+func (p *planner) hasSecret(name string) bool {
+	return named(p.actual.Secrets, name, func(s pods.Secret) string { return s.Name })
+}
+
+func (p *planner) lastBatch() int {
+	last := 0
 	for _, c := range p.chosen {
-		if c.Edge == nil {
+		last = max(last, c.batch)
+	}
+	return last
+}
+
+// start brings up what the edge is to reach, and the workers. The edge waits for
+// the last batch.
+func (p *planner) start(batch int) {
+	for _, c := range p.chosen {
+		if c.batch == batch && c.Edge == nil {
 			p.bring(c)
 		}
 	}
 }
 
-// bring makes the service's pod and waits for it.
+// bring has the replica's pod run, and waits for it.
 func (p *planner) bring(c choice) {
-	if c.keep != nil {
+	if !c.changes() {
 		p.adopt(c)
 		return
 	}
 	if c.StopFirst {
 		p.stop(c)
 	}
-	p.add(Step{Action: Start, Service: c.Name, Name: c.spec.Name, spec: c.spec})
-	p.add(Step{Action: Ready, Service: c.Name, Name: c.spec.Name, spec: c.spec})
+	p.launch(c)
+	p.preview(c)
 }
+
+// launch starts the replica's pod and waits for it.
+func (p *planner) launch(c choice) {
+	s := Step{Service: c.Name, Name: c.name(), slot: c.slot(), onFailure: p.policy(c.Service).FailureAction}
+	s.spec, s.kept, s.job = c.spec, c.keep != nil, c.job
+	if s.kept {
+		s.spec = c.containers()
+		if active(*c.keep) {
+			p.add(Step{Action: Stop, Service: c.Name, Name: c.name(), slot: c.slot()})
+		}
+	}
+	s.Action = Start
+	p.add(s)
+	s.Action = Ready
+	p.add(s)
+}
+
+func (c choice) slot() slot { return slot{c.Name, c.replica} }
 
 // adopt has a pod that an interrupted release left prove itself. One that the
 // others were stopped for already is all there is, and stays if it cannot.
 func (p *planner) adopt(c choice) {
 	if c.unproven(p.actual) {
-		alone := c.Backend == nil && !slices.ContainsFunc(c.old, active)
-		p.add(Step{Action: Ready, Service: c.Name, Name: c.keep.Name, spec: c.inPod(c.keep.Name), adopted: !alone})
+		alone := c.Edge != nil || c.Backend == nil && !slices.ContainsFunc(c.old, active)
+		p.add(Step{
+			Action: Ready, Service: c.Name, Name: c.name(), slot: c.slot(), spec: c.containers(), adopted: !alone, job: c.job,
+		})
 	}
 }
 
@@ -275,14 +308,66 @@ func (p *planner) adopt(c choice) {
 func (p *planner) stop(c choice) {
 	for _, old := range c.old {
 		if active(old) {
-			p.add(Step{Action: Stop, Service: c.Name, Name: old.Name})
+			p.add(Step{Action: Stop, Service: c.Name, Name: old.Name, slot: c.slot()})
 		}
 	}
 }
 
-// active tells whether anything of the pod runs.
-func active(p pod) bool {
-	return slices.ContainsFunc(p.Containers, func(c pods.ContainerState) bool { return c.State == pods.StateRunning })
+// watch sees that what is new in this batch stays well.
+func (p *planner) watch(batch int) {
+	s := Step{Action: Watch, onFailure: FailureContinue}
+	var names []string
+	for _, c := range p.chosen {
+		policy := p.policy(c.Service)
+		if c.batch != batch || !c.changes() || c.job || policy.Monitor <= 0 {
+			continue
+		}
+		for _, is := range c.containers().Containers {
+			w := pods.Watched{Container: is.Name, For: policy.Monitor}
+			if is.Health != nil {
+				w.Health = *is.Health
+			}
+			s.watched = append(s.watched, watched{c.slot(), w})
+		}
+		names = append(names, fmt.Sprintf("%s for %v", c.name(), policy.Monitor))
+		s.onFailure = stricter(s.onFailure, policy.FailureAction)
+	}
+	if len(names) > 0 {
+		s.Name = strings.Join(names, ", ")
+		p.add(s)
+	}
+}
+
+// stricter is what happens when one of two services fails and it is not asked
+// which: going back comes before staying, and that before going on.
+func stricter(a, b string) string {
+	for _, action := range []string{FailurePause, FailureContinue} {
+		if a != FailureRollback && a != "" && b != FailureRollback && b != "" && (a == action || b == action) {
+			return action
+		}
+	}
+	return FailureRollback
+}
+
+// makeRoom stops the old pods of a batch, before the next is started beside
+// those that are left.
+func (p *planner) makeRoom(batch int) {
+	var delay time.Duration
+	for _, c := range p.chosen {
+		if c.batch != batch || !c.changes() {
+			continue
+		}
+		for _, old := range c.old {
+			if active(old) {
+				p.drainOne(old)
+				p.add(Step{Action: Retire, Service: c.Name, Name: old.Name, slot: c.slot()})
+			}
+		}
+		delay = max(delay, p.policy(c.Service).Delay)
+	}
+	if delay > 0 {
+		p.add(Step{Action: Pause, Name: delay.String(), wait: delay})
+	}
 }
 
 func (p *planner) makesPods() bool {
@@ -292,8 +377,11 @@ func (p *planner) makesPods() bool {
 // release is the number of the release that the plan makes, or zero.
 func (p *planner) release() int {
 	n := 0
-	if p.makesPods() {
+	switch {
+	case p.makesPods(), p.rollback != nil && len(p.steps) > 0:
 		n = p.number
+	case p.rollback == nil:
+		n = p.left()
 	}
 	for _, s := range p.steps {
 		if s.Action == Switch {
@@ -303,30 +391,122 @@ func (p *planner) release() int {
 	return n
 }
 
-// retire removes what nobody needs any more: after the switch, when all is well.
-func (p *planner) retire() {
+// note records the release, if that was not done yet, and says what is recorded
+// then.
+func (p *planner) note() Records {
+	rec := Record{Release: p.serves(), Desired: p.desired, Pods: map[string][]string{}}
+	rec.Desired.Hook = false
+	for _, c := range p.chosen {
+		rec.Pods[c.Name] = append(rec.Pods[c.Name], c.name())
+	}
+	before := p.actual.Records
+	records := before
+	is, known := before.Find(before.Serving)
+	switch known = known && is.same(rec); {
+	case p.rollback != nil && !known:
+		records = before.back(rec)
+	case p.rollback == nil && known:
+		records = before.trim(p.desired.Keep)
+	case p.rollback == nil:
+		records = before.advance(rec, p.desired.Keep)
+	}
+	if !records.same(before) {
+		p.add(Step{Action: Note, Name: fmt.Sprintf("release %d", rec.Release), records: records, instead: p.instead()})
+	}
+	return records
+}
+
+func (p *planner) instead() []instead {
+	var list []instead
+	for _, c := range p.chosen {
+		is := instead{slot: c.slot(), now: c.name()}
+		if old := c.before(p.actual); old != nil {
+			is.before = old.Name
+		}
+		list = append(list, is)
+	}
+	return list
+}
+
+// left is the number of the release that an interruption left, if the plan goes
+// on with it; else zero.
+func (p *planner) left() int {
+	n := 0
+	for _, c := range p.chosen {
+		if c.keep != nil {
+			n = max(n, c.keep.release)
+		}
+	}
+	if n > p.actual.known() {
+		return n
+	}
+	return 0
+}
+
+// serves is the number of the release that serves when the plan is done.
+func (p *planner) serves() int {
+	if p.rollback != nil {
+		return p.rollback.Release
+	}
+	return cmp.Or(p.release(), p.actual.serving(p.desired.Project), p.number-1)
+}
+
+// retire stops what nobody reaches any more, and removes what there is no way
+// back to.
+func (p *planner) retire(records Records) {
 	for _, old := range p.old() {
-		p.add(Step{Action: Retire, Service: old.service, Name: old.Name})
+		switch {
+		case !records.Needs(old.Name):
+			p.add(Step{Action: Remove, Service: old.service, Name: old.Name, slot: slot{old.service, old.replica}})
+		case active(old) && !p.retired(old.Name):
+			p.add(Step{Action: Retire, Service: old.service, Name: old.Name, slot: slot{old.service, old.replica}})
+		}
+	}
+	for _, s := range p.actual.Secrets {
+		if s.Labels[pods.LabelProject] == p.desired.Project && !records.needsSecret(s.Name) {
+			p.add(Step{Action: RemoveSecret, Name: s.Name})
+		}
 	}
 }
 
-func (p *planner) retiresBackend() bool {
-	return slices.ContainsFunc(p.old(), func(old pod) bool { return old.upstream != "" && active(old) })
+// retired tells whether a step of the plan stops the pod already.
+func (p *planner) retired(name string) bool {
+	return slices.ContainsFunc(p.steps, func(s Step) bool { return (s.Action == Retire || s.Action == Stop) && s.Name == name })
 }
 
-// old lists the pods that no service keeps: in the order of the services, then
-// those of services that are no more.
+// old lists the pods that no replica keeps: in the order of the services, the
+// edge first, since it may lead clients to the others; then those of services and
+// replicas that are no more.
 func (p *planner) old() []pod {
-	var list []pod
-	desired := map[string]bool{}
+	var edges, list []pod
+	desired := map[slot]bool{}
 	for _, c := range p.chosen {
-		desired[c.Name] = true
-		list = append(list, c.old...)
+		desired[c.slot()] = true
+		if c.Edge != nil {
+			edges = append(edges, c.old...)
+		} else {
+			list = append(list, c.old...)
+		}
 	}
 	for _, is := range p.pods {
-		if !desired[is.service] {
+		if !desired[slot{is.service, is.replica}] {
 			list = append(list, is)
 		}
 	}
-	return list
+	return append(edges, list...)
+}
+
+// leftover says what an interrupted release left, and what becomes of it.
+func (p *planner) leftover() string {
+	serving := p.actual.serving(p.desired.Project)
+	for _, is := range p.pods {
+		if serving == 0 || is.release <= serving || !active(is) || p.rollback != nil && p.rollback.has(is.Name) {
+			continue
+		}
+		if slices.ContainsFunc(p.chosen, func(c choice) bool { return c.keep != nil && c.keep.Name == is.Name }) {
+			return fmt.Sprintf("going on with release %d, which was interrupted", is.release)
+		}
+		return fmt.Sprintf("taking back what release %d left when it was interrupted", is.release)
+	}
+	return ""
 }

@@ -49,7 +49,11 @@ wait for shop-once-r1
 tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 1
 start shop-edge-r1
 wait for shop-edge-r1
+preview shop-chat-r1
+preview shop-api-r1
 switch to release 1
+watch shop-chat-r1 for 1s
+record release 1
 `,
 	}, {
 		name:    "nothing to do",
@@ -75,9 +79,14 @@ switch to release 1
 		want: `
 start shop-chat-r2
 wait for shop-chat-r2
+preview shop-chat-r2
 tell the edge: chat is at unix:/sockets/2.sock, api is at 127.0.0.1:22857, release 2
 switch to release 2
-stop and remove shop-chat-r1
+watch shop-chat-r2 for 1s
+record release 2
+drain shop-chat-r1
+wait for the clients of what is old
+stop and keep shop-chat-r1
 `,
 	}, {
 		name:    "a backend's port is leased anew",
@@ -87,9 +96,13 @@ stop and remove shop-chat-r1
 pull 127.0.0.1:5000/shop/api` + digest("1") + `
 start shop-api-r2
 wait for shop-api-r2
+preview shop-api-r2
 tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22858, release 2
 switch to release 2
-stop and remove shop-api-r1
+record release 2
+drain shop-chat-r1
+wait for the clients of what is old
+stop and keep shop-api-r1
 `,
 	}, {
 		name:    "a worker that may run twice",
@@ -98,7 +111,8 @@ stop and remove shop-api-r1
 		want: `
 start shop-worker-r2
 wait for shop-worker-r2
-stop and remove shop-worker-r1
+record release 2
+stop and keep shop-worker-r1
 `,
 	}, {
 		name:    "a worker that may not run twice",
@@ -108,19 +122,21 @@ stop and remove shop-worker-r1
 stop shop-once-r1
 start shop-once-r2
 wait for shop-once-r2
-stop and remove shop-once-r1
+record release 2
 `,
 	}, {
 		name:    "the edge",
 		prepare: func(_ *world, d *release.Desired) { d.Services[4].Pod.Containers[0].User = "5" },
 		release: 2, serving: 1,
 		want: `
-stop shop-edge-r1
 tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 2
 start shop-edge-r2
 wait for shop-edge-r2
+close the doors of shop-edge-r1
 switch to release 2
-stop and remove shop-edge-r1
+record release 2
+drain shop-chat-r1
+stop and keep shop-edge-r1
 `,
 	}, {
 		name:    "a route alone needs no new pod",
@@ -129,6 +145,8 @@ stop and remove shop-edge-r1
 		want: `
 tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 2
 switch to release 2
+record release 2
+drain shop-chat-r1
 `,
 	}, {
 		name:    "a port of the edge alone needs no new pod",
@@ -137,6 +155,8 @@ switch to release 2
 		want: `
 tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 2
 switch to release 2
+record release 2
+drain shop-chat-r1
 `,
 	}, {
 		name:    "a service that is no more",
@@ -145,7 +165,10 @@ switch to release 2
 		want: `
 tell the edge: chat is at unix:/sockets/1.sock, release 2
 switch to release 2
-stop and remove shop-api-r1
+record release 2
+drain shop-chat-r1
+wait for the clients of what is old
+stop and keep shop-api-r1
 `,
 	}, {
 		name:    "a pod that does not run",
@@ -154,23 +177,23 @@ stop and remove shop-api-r1
 		want: `
 start shop-chat-r2
 wait for shop-chat-r2
+preview shop-chat-r2
 tell the edge: chat is at unix:/sockets/2.sock, api is at 127.0.0.1:22857, release 2
 switch to release 2
-stop and remove shop-chat-r1
+watch shop-chat-r2 for 1s
+record release 2
 `,
 	}, {
 		name:    "the edge's file is gone",
 		prepare: func(w *world, _ *release.Desired) { w.told = nil },
 		release: 2, serving: 1,
 		want: `
-wait for shop-chat-r1
-wait for shop-api-r1
 stop shop-edge-r1
 tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 2
 start shop-edge-r2
 wait for shop-edge-r2
 switch to release 2
-stop and remove shop-edge-r1
+record release 2
 `,
 	}, {
 		name: "a port that another project has",
@@ -194,7 +217,11 @@ wait for shop-once-r1
 tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22858, release 1
 start shop-edge-r1
 wait for shop-edge-r1
+preview shop-chat-r1
+preview shop-api-r1
 switch to release 1
+watch shop-chat-r1 for 1s
+record release 1
 `,
 	}} {
 		t.Run(c.name, func(t *testing.T) {

@@ -9,12 +9,18 @@
 //
 // The edge is the service that people reach; a backend is a service that the
 // edge passes requests on to, at its upstream; any other service is a worker. A
-// switch tells the edge the upstreams of the new pods. Until then all can be
-// taken back, and is when a step fails; after it the old pods are retired: told
-// to stop, given their grace, and removed.
+// switch tells the edge the upstreams of the new pods. Until then, and while the
+// new ones are watched after it, all can be taken back, and is when a step fails.
+// Then the release is recorded, and the old pods are retired: told to let go of
+// their clients, stopped within their grace, and kept as they are, so that there
+// is a way back to them. A rollback is a release of pods that are kept.
 //
-// Nothing beside Podman and the edge's own file remembers a release. Doing a
-// plan again after a crash at any step goes on from what is there.
+// A service has one pod a replica. Replicas are replaced all at once, or in
+// batches, each with a switch of its own.
+//
+// What runs is known from Podman, and where requests go from the edge's own
+// file. The records only say what may be gone back to. Doing a plan again after a
+// crash at any step goes on from what is there.
 package release
 
 import (
@@ -22,6 +28,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"bareboat/internal/oci"
 	"bareboat/pods"
@@ -36,6 +43,7 @@ const (
 // What stands for the facts of a release in sockets and variables.
 const (
 	Mark         = "{release}"  // its number
+	ReplicaMark  = "{replica}"  // which of the service's pods it is, from 1
 	RevisionMark = "{revision}" // of the source
 )
 
@@ -48,7 +56,21 @@ type Desired struct {
 	Revision string // of the source; not compared, since a new one alone changes nothing that runs
 	Volumes  []Volume
 	Networks []Network
+	Secrets  []Secret
 	Services []Service // in start order
+
+	// Keep is how many releases before this one can be gone back to: their pods
+	// stay, stopped.
+	Keep int
+	Hook bool // something is to be run before the switch: Deployer.BeforeSwitch
+}
+
+// Secret is what a service may read in a file, under a name that tells its
+// content apart from any other.
+type Secret struct {
+	Name   string
+	Data   []byte `json:"-"` // empty when Podman has it already
+	Labels map[string]string
 }
 
 // Volume is a named volume that the project owns.
@@ -81,9 +103,63 @@ type Service struct {
 	// Env are variables that override those of the pod's containers, with marks.
 	Env map[string]string
 
-	StopFirst bool     // the old and the new cannot run at once
-	Backend   *Backend // set on a backend
-	Edge      *Edge    // set on the edge; at most one service is
+	Replicas  int // how many pods; zero is one
+	DependsOn []Dependency
+	StopFirst bool         // the old and the new cannot run at once
+	Update    UpdateConfig // how a release goes about it
+	Rollback  UpdateConfig // and a rollback
+
+	Backend *Backend // set on a backend
+	Drain   *Drain   // of a backend; nil: its stop signal is all that it is told
+	Check   *Check   // of a backend; nil asks for its path and takes any answer of its own
+	Edge    *Edge    // set on the edge; at most one service is
+}
+
+func (s Service) replicas() int { return max(s.Replicas, 1) }
+
+// The conditions of a dependency, as Compose has them.
+const (
+	ConditionStarted   = "service_started"
+	ConditionHealthy   = "service_healthy"
+	ConditionCompleted = "service_completed_successfully"
+)
+
+// Dependency is a service that has to be there before another.
+type Dependency struct {
+	Service   string
+	Condition string
+}
+
+// What happens when a new pod fails (Compose's failure_action).
+const (
+	FailureRollback = "rollback" // all is taken back; the default
+	FailurePause    = "pause"    // all stays where it stands
+	FailureContinue = "continue" // the old pod of that replica stays, the release goes on
+)
+
+// UpdateConfig says how the pods of a service are replaced (Compose's
+// deploy.update_config and deploy.rollback_config).
+type UpdateConfig struct {
+	Parallelism   int           // replicas at a time; zero is all
+	Delay         time.Duration // between batches
+	Monitor       time.Duration // for which the new pods are watched after the switch
+	FailureAction string
+}
+
+// Drain is how a program is told to send its clients elsewhere while it goes on
+// serving those that it has: by a signal, or by a request.
+type Drain struct {
+	Signal string
+	Method string
+	Path   string
+}
+
+// Check is what a new backend is asked through the edge before the switch.
+type Check struct {
+	Path      string
+	WebSocket bool   // a handshake, and not a mere answer
+	Protocol  string // of the WebSocket; empty is none
+	Strict    bool   // it has to answer 2xx or 3xx; else any answer but 5xx will do
 }
 
 // Backend says where a service listens and which requests it gets.
@@ -101,31 +177,36 @@ type Edge struct {
 }
 
 // podName is deterministic, so that a step done twice makes one pod.
-func podName(project, service string, release int) string {
-	return project + "-" + service + "-r" + strconv.Itoa(release)
+func podName(project, service string, release, replica int) string {
+	name := project + "-" + service + "-r" + strconv.Itoa(release)
+	if replica > 1 {
+		name += "-" + strconv.Itoa(replica)
+	}
+	return name
 }
 
-// instance is a service in one release.
+// instance is one pod of a service in one release.
 type instance struct {
 	project, revision string
-	release           int
+	release, replica  int
 	port              uint16 // leased, for a backend with a port
 	hash              string
 }
 
 // stamp completes the service's pod for a release.
 func (s Service) stamp(i instance) pods.Spec {
-	spec := s.inPod(podName(i.project, s.Name, i.release))
+	spec := s.inPod(podName(i.project, s.Name, i.release, i.replica))
 	own := map[string]string{
 		pods.LabelProject: i.project,
 		pods.LabelService: s.Name,
 		pods.LabelRelease: strconv.Itoa(i.release),
+		pods.LabelReplica: strconv.Itoa(i.replica),
 	}
 	spec.Labels = merge(s.Pod.Labels, own, map[string]string{
 		pods.LabelConfig: i.hash,
 		pods.LabelImage:  s.Image.String(),
 	})
-	facts := strings.NewReplacer(Mark, strconv.Itoa(i.release), RevisionMark, i.revision)
+	facts := i.facts()
 	env := map[string]string{EnvRelease: strconv.Itoa(i.release), EnvRevision: i.revision}
 	for name, value := range s.Env {
 		env[name] = facts.Replace(value)
@@ -166,12 +247,17 @@ func (s Service) source() oci.Reference {
 	return s.Image
 }
 
+// facts puts the facts of the release where their marks stand.
+func (i instance) facts() *strings.Replacer {
+	return strings.NewReplacer(Mark, strconv.Itoa(i.release), ReplicaMark, strconv.Itoa(i.replica), RevisionMark, i.revision)
+}
+
 // upstream is where the edge reaches the backend.
 func (b Backend) upstream(i instance) string {
 	if b.Port != 0 {
 		return loopback + ":" + strconv.Itoa(int(i.port))
 	}
-	return "unix:" + strings.ReplaceAll(b.EdgeSocket, Mark, strconv.Itoa(i.release))
+	return "unix:" + i.facts().Replace(b.EdgeSocket)
 }
 
 func merge(layers ...map[string]string) map[string]string {

@@ -29,10 +29,15 @@ type world struct {
 	pods      map[string]*madePod
 	volumes   map[string]pods.Volume
 	networks  map[string]pods.NetworkState
+	secrets   map[string]pods.Secret
 	told      *proxy.Config
+	records   release.Records
 	loaded    map[string]proxy.Config // by running edge container
 	sick      map[string]bool         // services whose pods are not healthy
+	dumb      map[string]bool         // services whose pods answer nothing
+	frail     map[string]bool         // services whose pods do not stay healthy
 	bad       bool                    // the edge's configuration does not pass its test
+	clock     int                     // of starts
 	calls     []string
 	fail      int
 	crash     int
@@ -48,7 +53,8 @@ type madePod struct {
 func newWorld() *world {
 	return &world{
 		pods: map[string]*madePod{}, volumes: map[string]pods.Volume{}, networks: map[string]pods.NetworkState{},
-		loaded: map[string]proxy.Config{}, sick: map[string]bool{},
+		loaded: map[string]proxy.Config{}, sick: map[string]bool{}, dumb: map[string]bool{}, frail: map[string]bool{},
+		secrets: map[string]pods.Secret{},
 	}
 }
 
@@ -92,6 +98,21 @@ func (w *world) Volumes(context.Context, map[string]string) ([]pods.Volume, erro
 
 func (w *world) Networks(context.Context, map[string]string) ([]pods.NetworkState, error) {
 	return slices.Collect(maps.Values(w.networks)), nil
+}
+
+func (w *world) Secrets(context.Context, map[string]string) ([]pods.Secret, error) {
+	return slices.Collect(maps.Values(w.secrets)), nil
+}
+
+func (w *world) EnsureSecret(ctx context.Context, name string, data []byte, labels map[string]string) error {
+	return w.call(ctx, func() error {
+		w.secrets[name] = pods.Secret{Name: name, Labels: labels}
+		return nil
+	}, "secret", name)
+}
+
+func (w *world) RemoveSecret(ctx context.Context, name string) error {
+	return w.call(ctx, func() error { delete(w.secrets, name); return nil }, "remove secret", name)
 }
 
 func (w *world) EnsureVolume(ctx context.Context, name string, labels map[string]string) error {
@@ -147,11 +168,9 @@ func (w *world) StartPod(ctx context.Context, name string) error {
 		if p.pod.Running() {
 			return nil
 		}
-		if p.spec.Network.Mode == pods.NetworkHost && len(w.loaded) > 0 {
-			return errors.New("address already in use")
-		}
 		for i := range p.pod.Containers {
-			p.pod.Containers[i].State = pods.StateRunning
+			w.clock++
+			p.pod.Containers[i].State, p.pod.Containers[i].Started = pods.StateRunning, time.Unix(int64(w.clock), 0)
 		}
 		if p.spec.Network.Mode == pods.NetworkHost {
 			if w.told == nil {
@@ -170,7 +189,9 @@ func (w *world) StopPod(ctx context.Context, name string, _ time.Duration) error
 			return pods.ErrNotFound
 		}
 		for i := range p.pod.Containers {
-			p.pod.Containers[i].State = pods.StateExited
+			if p.pod.Containers[i].State == pods.StateRunning {
+				p.pod.Containers[i].State, p.pod.Containers[i].ExitCode = pods.StateExited, 143
+			}
 			delete(w.loaded, p.pod.Containers[i].Name)
 		}
 		return nil
@@ -187,19 +208,93 @@ func (w *world) RemovePod(ctx context.Context, name string) error {
 	}, "remove", name)
 }
 
-func (w *world) WaitHealthy(ctx context.Context, container string, _ pods.Health) error {
-	return w.call(ctx, func() error {
-		for _, p := range w.pods {
-			if p.pod.Containers[0].Name != container {
-				continue
-			}
-			if w.sick[p.pod.Labels[pods.LabelService]] || !p.pod.Running() {
-				return &pods.UnhealthyError{Container: container, Output: "does not feel well", Log: []string{"line"}}
-			}
-			return nil
+// well says what is wrong with a container.
+func (w *world) well(container string, sick map[string]bool) error {
+	for _, p := range w.pods {
+		if p.pod.Containers[0].Name != container {
+			continue
 		}
-		return pods.ErrNotFound
-	}, "healthy", container)
+		if sick[p.pod.Labels[pods.LabelService]] || !p.pod.Running() {
+			return &pods.UnhealthyError{Container: container, Output: "does not feel well", Log: []string{"line"}}
+		}
+		return nil
+	}
+	return pods.ErrNotFound
+}
+
+func (w *world) WaitHealthy(ctx context.Context, container string, _ pods.Health) error {
+	return w.call(ctx, func() error { return w.well(container, w.sick) }, "healthy", container)
+}
+
+func (w *world) StayHealthy(ctx context.Context, list []pods.Watched) error {
+	return w.call(ctx, func() error {
+		for _, is := range list {
+			if err := w.well(is.Container, w.frail); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, "watch", fmt.Sprint(len(list)))
+}
+
+func (w *world) WaitCompleted(ctx context.Context, container string) error {
+	return w.call(ctx, func() error {
+		if err := w.well(container, w.sick); err != nil {
+			return err
+		}
+		for _, p := range w.pods {
+			if c := &p.pod.Containers[0]; c.Name == container {
+				c.State = pods.StateExited
+			}
+		}
+		return nil
+	}, "completed", container)
+}
+
+func (w *world) Signal(ctx context.Context, container, signal string) error {
+	return w.call(ctx, func() error { return w.well(container, nil) }, "signal", container, signal)
+}
+
+func (w *world) Preview(ctx context.Context, c proxy.Config, upstream, host string, check release.Check) error {
+	return w.call(ctx, func() error {
+		if !w.isLoaded(c) {
+			return errors.New("no edge answers")
+		}
+		for _, p := range w.pods {
+			if p.pod.Labels[pods.LabelUp] == upstream && p.pod.Running() && !w.dumb[p.pod.Labels[pods.LabelService]] {
+				return nil
+			}
+		}
+		return errors.New("502 Bad Gateway")
+	}, "preview", upstream, host, check.Path)
+}
+
+func (w *world) isLoaded(c proxy.Config) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(w.loaded)), func(is proxy.Config) bool { return is.Release == c.Release })
+}
+
+func (w *world) Request(ctx context.Context, c proxy.Config, upstream, method, path string) error {
+	return w.call(ctx, func() error { return nil }, "request", upstream, method, path)
+}
+
+func (w *world) Quit(ctx context.Context, container string) error {
+	return w.call(ctx, func() error { delete(w.loaded, container); return nil }, "quit", container)
+}
+
+func (w *world) Settled(ctx context.Context, container string, limit time.Duration) error {
+	return w.call(ctx, func() error { return nil }, "settled", container, limit.String())
+}
+
+func (w *world) Loaded(_ context.Context, told proxy.Config) bool {
+	return len(w.loaded) > 0 && !slices.ContainsFunc(slices.Collect(maps.Values(w.loaded)), func(is proxy.Config) bool {
+		return !reflect.DeepEqual(is, told)
+	})
+}
+
+func (w *world) Records() (release.Records, error) { return w.records, nil }
+
+func (w *world) Record(r release.Records) error {
+	return w.call(context.Background(), func() error { w.records = r; return nil }, "record", fmt.Sprint(r.Serving))
 }
 
 func (w *world) Current() (*proxy.Config, error) {
@@ -215,7 +310,7 @@ func (w *world) Write(r proxy.Config) error {
 }
 
 func (w *world) Clear() error {
-	return w.call(context.Background(), func() error { w.told = nil; return nil }, "clear")
+	return w.call(context.Background(), func() error { w.told, w.records = nil, release.Records{}; return nil }, "clear")
 }
 
 func (w *world) Test(ctx context.Context, container string) error {
@@ -240,11 +335,14 @@ func (w *world) Reload(ctx context.Context, container string) error {
 func (w *world) WaitRelease(ctx context.Context, r proxy.Config) error {
 	return w.call(ctx, func() error {
 		for _, l := range w.loaded {
-			if l.Release == r.Release {
-				return nil
+			if l.Release != r.Release {
+				return fmt.Errorf("release %s answers, too", l.Release)
 			}
 		}
-		return fmt.Errorf("release %s does not answer", r.Release)
+		if len(w.loaded) == 0 {
+			return errors.New("nobody answers")
+		}
+		return nil
 	}, "ask for", fmt.Sprint(r.Release))
 }
 
@@ -255,10 +353,12 @@ func (w *world) answers() string {
 	}
 	for _, l := range w.loaded {
 		for _, u := range l.Upstreams {
-			if !slices.ContainsFunc(slices.Collect(maps.Values(w.pods)), func(p *madePod) bool {
-				return p.pod.Labels[pods.LabelUp] == u.Addresses[0] && p.pod.Running()
-			}) {
-				return "nothing runs at " + u.Addresses[0]
+			for _, at := range u.Addresses {
+				if !slices.ContainsFunc(slices.Collect(maps.Values(w.pods)), func(p *madePod) bool {
+					return p.pod.Labels[pods.LabelUp] == at && p.pod.Running()
+				}) {
+					return "nothing runs at " + at
+				}
 			}
 		}
 	}
@@ -271,7 +371,7 @@ func (w *world) state() string {
 	for _, name := range slices.Sorted(maps.Keys(w.pods)) {
 		fmt.Fprintf(&b, "%s running=%t\n", name, w.pods[name].pod.Running())
 	}
-	fmt.Fprintf(&b, "told %+v\nloaded %+v\nnetworks %v\n", w.told, w.loaded, slices.Sorted(maps.Keys(w.networks)))
+	fmt.Fprintf(&b, "told %+v\nloaded %+v\nserves %d\nnetworks %v\n", w.told, w.loaded, w.records.Serving, slices.Sorted(maps.Keys(w.networks)))
 	return b.String()
 }
 
@@ -300,9 +400,35 @@ func (w *world) deploy(t *testing.T, d release.Desired) (crashed bool, err error
 			crashed = true
 		}
 	}()
-	plan := w.plan(t, d)
+	return false, w.run(t, w.plan(t, d))
+}
+
+func (w *world) run(t *testing.T, plan release.Plan) error {
 	w.calls = nil
-	return false, release.NewDeployer(w, w).Run(t.Context(), plan)
+	return release.NewDeployer(w, w).Run(t.Context(), plan)
+}
+
+// rollback goes back and tells whether it crashed on the way.
+func (w *world) rollback(t *testing.T, to int) (crashed bool, err error) {
+	t.Helper()
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ours := r.(crash); !ours {
+				panic(r)
+			}
+			crashed = true
+		}
+	}()
+	actual, err := release.Observe(t.Context(), w, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	actual.Listen = nil
+	plan, err := release.NewRollback("shop", to, false, actual)
+	if err != nil {
+		return false, err
+	}
+	return false, w.run(t, plan)
 }
 
 // project is one of everything: a backend with a socket, one with a port, two
@@ -325,6 +451,8 @@ func project(versions map[string]string) release.Desired {
 	}
 	chat := service("chat", pods.NetworkNone)
 	chat.Backend = &release.Backend{EdgeSocket: "/sockets/{release}.sock", Path: "/"}
+	chat.Drain = &release.Drain{Signal: "SIGUSR1"}
+	chat.Update.Monitor = time.Second
 	chat.Env = map[string]string{"LISTEN": "unix:/run/{release}.sock", "VERSION": "{release} of {revision}"}
 	api := service("api", pods.NetworkBridge)
 	api.Backend = &release.Backend{Port: 9000, Path: "/api/", Hosts: []string{"shop.example"}}
@@ -333,12 +461,13 @@ func project(versions map[string]string) release.Desired {
 	once := service("once", pods.NetworkBridge)
 	once.StopFirst = true
 	edge := service("edge", pods.NetworkHost)
-	edge.Edge, edge.StopFirst = &release.Edge{Port: 8080}, true
+	edge.Edge = &release.Edge{Port: 8080}
 	return release.Desired{
 		Project:  "shop",
 		Revision: "abc",
 		Volumes:  []release.Volume{{Name: "shop_run"}},
 		Networks: []release.Network{{Name: "shop_default"}},
+		Keep:     1,
 		Services: []release.Service{chat, api, service("worker", pods.NetworkBridge), once, edge},
 	}
 }
