@@ -167,8 +167,9 @@ func (d *daemon) enter(t *testing.T, room string, cursor *int64, header http.Hea
 	return c
 }
 
+// TestTerminate stops while there are clients who do not go when they are asked.
 func TestTerminate(t *testing.T) {
-	d := serve(t, "CHATD_LISTEN=127.0.0.1:0", "CHATD_DATA="+folder(t))
+	d := serve(t, "CHATD_LISTEN=127.0.0.1:0", "CHATD_DATA="+folder(t), "CHATD_DRAIN=2s")
 	const clients = 30
 	codes := make(chan error, clients)
 	for range clients {

@@ -9,8 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"bareboat/chat/protocol"
@@ -88,9 +91,11 @@ func serveCommand(ctx context.Context, c Config, _, stderr io.Writer) error {
 	return Serve(ctx, c, log)
 }
 
-// Serve listens and serves until ctx ends. Then it drains: it reports that it
-// is not ready, acknowledges what was sent, closes every session with 1012,
-// and closes the data.
+// Serve listens and serves until ctx ends. Then it drains: it reports that it is
+// not ready, asks every client to dial anew, serves each until it has, closes
+// what is left with 1012, and closes the data. On SIGUSR1 it asks every client to
+// dial anew, too, and goes on serving: whoever runs it has led the way to another
+// server, or to this one by another road.
 func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 	server, err := NewServer(ctx, c, log)
 	if err != nil {
@@ -104,13 +109,31 @@ func Serve(ctx context.Context, c Config, log *slog.Logger) error {
 	failed := make(chan error, 1)
 	go func() { failed <- front.Serve(listener) }()
 	log.Info("serving", "listen", listener.Addr().String(), "data", c.Data, "release", c.Release, "version", version())
-	select {
-	case err := <-failed:
-		return errors.Join(fmt.Errorf("serve on %s: %w", c.Listen, err), server.Close())
-	case <-ctx.Done():
+	move := make(chan os.Signal, 1)
+	signal.Notify(move, syscall.SIGUSR1)
+	defer signal.Stop(move)
+	for {
+		select {
+		case err := <-failed:
+			return errors.Join(fmt.Errorf("serve on %s: %w", c.Listen, err), server.Close())
+		case <-move:
+			spread := server.spread(c.Drain)
+			log.Info("asking clients to dial anew", "seconds", spread.Seconds())
+			server.Go(ctx, spread)
+		case <-ctx.Done():
+			return stop(server, front, c.Drain, log)
+		}
 	}
-	return stop(server, front, c.Drain, log)
 }
+
+// spread is how long to take to send clients away, so that not all come to the
+// next server in the same moment.
+func (s *Server) spread(limit time.Duration) time.Duration {
+	return min(limit/4, time.Duration(s.hub.Stats().Sessions)*spreadEach)
+}
+
+// spreadEach is more than a server needs to welcome a client.
+const spreadEach = 2 * time.Millisecond
 
 // newHTTPServer bounds each step of a request. The idle time is longer than
 // that of proxies, so that it is the proxy who closes idle connections.
@@ -127,15 +150,14 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// stop takes at most limit: a quarter to spread the closes, so that not all
-// clients come back in the same moment, half for the clients to answer.
+// stop takes at most limit: a quarter to ask all clients to dial anew, as much
+// for them to do so, a quarter to close what is left.
 func stop(server *Server, front *http.Server, limit time.Duration, log *slog.Logger) error {
 	began := time.Now()
 	log.Info("draining")
-	spread := min(limit/4, time.Duration(server.hub.Stats().Sessions)*2*time.Millisecond)
 	ctx, cancel := context.WithTimeout(context.Background(), limit*3/4)
 	defer cancel()
-	server.Drain(ctx, spread)
+	server.Drain(ctx, server.spread(limit), limit/2)
 
 	last, cancel := context.WithDeadline(context.Background(), began.Add(limit))
 	defer cancel()

@@ -206,7 +206,7 @@ func TestReadiness(t *testing.T) {
 		c.Close()
 		closed <- code
 	}()
-	server.Drain(context.WithoutCancel(t.Context()), 0)
+	server.Drain(context.WithoutCancel(t.Context()), 0, 0)
 	if code := <-closed; code != protocol.CloseRestart {
 		t.Errorf("closed with %d", code)
 	}

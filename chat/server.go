@@ -54,11 +54,15 @@ func NewServer(ctx context.Context, c Config, log *slog.Logger) (*Server, error)
 	return s, nil
 }
 
-// Drain closes all sessions in good order and admits no more; see [hub.Hub].
-func (s *Server) Drain(ctx context.Context, spread time.Duration) {
+// Drain admits no more sessions, and has those that there are go elsewhere; see
+// [hub.Hub].
+func (s *Server) Drain(ctx context.Context, spread, patience time.Duration) {
 	s.draining.Store(true)
-	s.hub.Drain(ctx, spread)
+	s.hub.Drain(ctx, spread, patience)
 }
+
+// Go asks all clients to dial anew, and goes on serving.
+func (s *Server) Go(ctx context.Context, spread time.Duration) { s.hub.Go(ctx, spread) }
 
 // Close ends what Drain left, and closes the data.
 func (s *Server) Close() error {

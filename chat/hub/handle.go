@@ -55,6 +55,9 @@ func (s *Session) hello(f protocol.Frame) {
 		Release: s.hub.Release, Store: s.hub.Store.ID(), User: s.user, Nick: s.name(),
 		Limits: protocol.Limits{Text: protocol.MaxText, Nick: protocol.MaxNick, Rate: s.hub.Limits.Rate, Burst: s.hub.Limits.Burst},
 	})))
+	if s.hub.isDraining() { // it was let in just before
+		s.sendAway()
+	}
 	if f.Store != "" && f.Store != s.hub.Store.ID() {
 		for room := range f.Cursors { // they count something else
 			f.Cursors[room] = nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"hash/maphash"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -132,35 +134,68 @@ func (h *Hub) dismiss(s *Session) {
 
 const restartReason = "service restart"
 
-// Drain ends all sessions with 1012, spread over the given time, and admits no
-// new ones. Each session's sends are acknowledged first. It returns when all
-// are gone; when ctx ends before, it cuts the rest off.
-func (h *Hub) Drain(ctx context.Context, spread time.Duration) {
+// Go asks every client to dial anew, spread over the given time, and goes on
+// serving those that do not yet. A client is up to date on its new connection
+// before it closes the old one.
+func (h *Hub) Go(ctx context.Context, spread time.Duration) {
+	staggered(ctx, h.all(), spread, (*Session).sendAway)
+}
+
+// Drain admits no more sessions and asks those that there are to dial anew, which
+// leads them elsewhere, spread over the given time. It returns when all are gone.
+// Those that are left when patience is over are ended with 1012, their sends being
+// acknowledged first; what is left of these when ctx ends is cut off.
+func (h *Hub) Drain(ctx context.Context, spread, patience time.Duration) {
 	h.mu.Lock()
 	h.draining = true
-	leaving := make([]*Session, 0, len(h.sessions))
-	for s := range h.sessions {
-		leaving = append(leaving, s)
-	}
 	h.mu.Unlock()
-
 	gone := make(chan struct{})
 	go func() {
 		h.serving.Wait()
 		close(gone)
 	}()
 	began := time.Now()
-	for i, s := range leaving {
-		pause(ctx, time.Until(began.Add(spread*time.Duration(i)/time.Duration(len(leaving)))))
+	h.Go(ctx, spread)
+	select {
+	case <-gone:
+		return
+	case <-ctx.Done():
+	case <-time.After(time.Until(began.Add(patience))):
+	}
+	left := h.all()
+	for _, s := range left {
 		s.leave(protocol.CloseRestart, restartReason)
 	}
 	select {
 	case <-gone:
 	case <-ctx.Done():
-		for _, s := range leaving {
+		for _, s := range left {
 			s.cut()
 		}
 		<-gone
+	}
+}
+
+// all gives the sessions that there are.
+func (h *Hub) all() []*Session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Keys(h.sessions))
+}
+
+// isDraining tells whether clients belong elsewhere.
+func (h *Hub) isDraining() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.draining
+}
+
+// staggered does something to each session, one after the other, until ctx ends.
+func staggered(ctx context.Context, list []*Session, spread time.Duration, do func(*Session)) {
+	began := time.Now()
+	for i, s := range list {
+		pause(ctx, time.Until(began.Add(spread*time.Duration(i)/time.Duration(len(list)))))
+		do(s)
 	}
 }
 
@@ -178,7 +213,7 @@ func pause(ctx context.Context, d time.Duration) {
 func (h *Hub) Close() {
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
-	h.Drain(over, 0)
+	h.Drain(over, 0, 0)
 	h.stop()
 	h.running.Wait()
 }

@@ -109,6 +109,10 @@ func (s *Session) leave(code int, reason string) {
 	}()
 }
 
+// sendAway asks the client to dial anew. It does so at once: the hub spreads
+// what it asks of all.
+func (s *Session) sendAway() { s.send(newFrame(protocol.NewGo(0))) }
+
 // cut ends the session at once.
 func (s *Session) cut() { _ = s.conn.Close() }
 

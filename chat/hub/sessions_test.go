@@ -220,7 +220,7 @@ func TestDrain(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	p.hub.Drain(ctx, 50*time.Millisecond)
+	p.hub.Drain(ctx, 50*time.Millisecond, 100*time.Millisecond)
 	close(over)
 	talking.Wait()
 	if ctx.Err() != nil {
