@@ -1,6 +1,7 @@
 package pods
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"strconv"
@@ -85,6 +86,9 @@ func containerGenerator(c Container, limits limitSet) (*specgen.SpecGenerator, e
 	if err := mount(g, c.Mounts); err != nil {
 		return nil, err
 	}
+	for _, f := range c.Secrets {
+		g.Secrets = append(g.Secrets, specgen.Secret{Source: f.Name, Target: f.Target, UID: f.UID, GID: f.GID, Mode: cmp.Or(f.Mode, defaultSecretMode)})
+	}
 	if err := lifeCycle(g, c); err != nil {
 		return nil, err
 	}
@@ -93,6 +97,9 @@ func containerGenerator(c Container, limits limitSet) (*specgen.SpecGenerator, e
 	}
 	return g, nil
 }
+
+// defaultSecretMode is Compose's: it is the container that keeps others out.
+const defaultSecretMode = 0o444
 
 func secure(g *specgen.SpecGenerator, c Container) {
 	g.CapAdd, g.CapDrop = c.CapAdd, c.CapDrop

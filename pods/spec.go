@@ -69,8 +69,8 @@ type Container struct {
 	WorkDir     string
 	Labels      map[string]string
 	Mounts      []Mount
-	Secrets     []SecretFile
-	ReadOnly    bool // read-only root
+	Secrets     []SecretFile `json:",omitempty"`
+	ReadOnly    bool         // read-only root
 	CapAdd      []string
 	CapDrop     []string
 	Privileges  bool // may gain privileges; the default is no-new-privileges
@@ -108,9 +108,9 @@ type Mount struct {
 type SecretFile struct {
 	Name   string
 	Target string // absolute path
-	UID    uint32
+	UID    uint32 // in the container
 	GID    uint32
-	Mode   uint32
+	Mode   uint32 // zero is 0444
 }
 
 // Health is a container's own check, as Compose's healthcheck has it.

@@ -14,6 +14,12 @@
 //
 //	x-bareboat:                      # of the project
 //	  registry: HOST[:PORT][/PATH]   # where images are pushed to
+//	  keep: 3                        # releases that can be gone back to
+//	  hooks:                         # commands: a line for sh -c, or a list of words
+//	    before_build: make
+//	    before_switch: [./migrate, up]
+//	    after_release: ./tell
+//	    on_failure: ./page
 //
 //	services:
 //	  NAME:
@@ -27,6 +33,13 @@
 //	      route:                     # optional: which requests reach the backend
 //	        hosts: [chat.example]    # all hosts without it
 //	        path: /                  # below this path
+//	      check:                     # what a new pod is asked before it gets requests
+//	        path: /readyz            # it has to answer 2xx or 3xx, or
+//	        websocket: true          # take a handshake,
+//	        protocol: chat.v1        # with this subprotocol
+//	      drain:                     # how it is told to send its clients elsewhere, one of
+//	        signal: SIGUSR1
+//	        request: POST /drain
 //	      environment:               # variables that differ by release; they override the service's
 //	        X_LISTEN: unix:/run/x/{release}.sock
 //	        X_VERSION: "{release} of {revision}"
@@ -47,6 +60,7 @@ import (
 // What stands for the facts of a release, in a socket's path and in variables.
 const (
 	ReleaseMark  = "{release}"  // its number
+	ReplicaMark  = "{replica}"  // which of the service's pods it is, from 1
 	RevisionMark = "{revision}" // of the source; empty where it is not known
 )
 
@@ -63,7 +77,10 @@ type Project struct {
 	Services []Service // dependencies first, then by name
 	Volumes  []Volume  // by key
 	Networks []Network // by key; only those that a service uses
-	Warnings []string  // one line each
+	Sources  []Source  // secrets and configs that a service uses
+	Keep     int       // releases that can be gone back to
+	Hooks    Hooks
+	Warnings []string // one line each
 }
 
 // Service is the one with this name.
@@ -123,8 +140,16 @@ type Service struct {
 	StopGrace  time.Duration // from the stop signal to the kill
 	StopSignal string
 	Restart    string // no, on-failure[:N], always, unless-stopped
-	DependsOn  []string
+	DependsOn  []Dependency
+	Replicas   int
 	Order      Order
+	Update     UpdateConfig
+	Rollback   UpdateConfig
+	Drain      *Drain // of a backend
+	Check      *Check // of a backend
+
+	Files   []FileMount // secrets and configs
+	Sidecar string      // the service whose pod it shares; empty is its own
 }
 
 // Edge says where people reach the project.

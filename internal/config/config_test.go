@@ -90,7 +90,7 @@ func TestExample(t *testing.T) {
 	api := service(t, p, "api")
 	equal(t, "listen", api.Listen, &config.Listen{Port: 9000})
 	equal(t, "networks", api.Networks, []config.Attachment{{Network: "example_inner", Aliases: []string{"api"}}})
-	equal(t, "depends_on", api.DependsOn, []string{"chat"})
+	equal(t, "depends_on", api.DependsOn, []config.Dependency{{Service: "chat", Condition: "service_started"}})
 	equal(t, "image", api.Image.String(), "registry.example:5000/team/api:2")
 
 	mailer := service(t, p, "mailer")
@@ -251,13 +251,9 @@ secrets: {s: {file: compose.yaml}}
 	var want []string
 	for _, w := range []string{
 		"service job.one: logging is not honoured",
-		"service web: depends_on.job.one.condition: service_completed_successfully is not honoured",
-		"service web: deploy.replicas: 3 is not honoured",
-		"service web: deploy.update_config.delay is not honoured",
 		"service web: healthcheck.start_interval is not honoured",
 		"service web: platform is not honoured",
 		"service web: privileged: true is not honoured",
-		"service web: secrets is not honoured",
 		"service web: security_opt: seccomp=unconfined is not honoured",
 		"service web: volumes.volume is not honoured",
 		"volumes.vol.driver: nfs is not honoured",
@@ -334,13 +330,13 @@ func TestErrors(t *testing.T) {
 		{"tmpfs size", web("tmpfs: ['/v:size=big']"), `service web: tmpfs: /v: big is not a size`},
 		{"ports range", web("ports: [{target: 80, published: 80-90}]"), `service web: ports: published "80-90" is not one port (0 to 65535)`},
 		{"no network for a port", web("ports: ['80:80']\n    network_mode: none"), "service web: ports: there is none to publish without a network"},
-		{"network mode", web("network_mode: bridge"), `service web: network_mode: "bridge" is not one that bareboat knows: none, host, or networks`},
+		{"network mode", web("network_mode: bridge"), `service web: network_mode: "bridge" is not one that bareboat knows: none, host, service:NAME, or networks`},
 		{"restart", web("restart: sometimes"), `service web: restart: "sometimes" is none of no, always, on-failure[:N], unless-stopped`},
 		{"health", web("healthcheck: {interval: 1s}"), "service web: healthcheck.test: names no command"},
 		{"order", web("deploy: {update_config: {order: both}}"), `services.web.deploy.update_config.order value must be one of 'start-first', 'stop-first'`},
-		{"extension of the project", "x-bareboat: {registri: x}\n" + minimal, `x-bareboat: unknown key "registri" (allowed: registry)`},
+		{"extension of the project", "x-bareboat: {registri: x}\n" + minimal, `x-bareboat: unknown key "registri" (allowed: hooks, keep, registry)`},
 		{"registry", "x-bareboat: {registry: nowhere}\n" + minimal, `x-bareboat.registry: "nowhere" is not HOST[:PORT][/PATH]`},
-		{"extension", web("x-bareboat: {recipee: x}"), `service web: x-bareboat: unknown key "recipee" (allowed: edge, environment, listen, network, recipe, route)`},
+		{"extension", web("x-bareboat: {recipee: x}"), `service web: x-bareboat: unknown key "recipee" (allowed: check, drain, edge, environment, listen, network, recipe, route)`},
 		{"extension, deeper", web("x-bareboat: {listen: {prot: 1}}"), `service web: x-bareboat.listen: unknown key "prot" (allowed: port, socket)`},
 		{"extension, type", web("x-bareboat: [recipe]"), "service web: x-bareboat: must be a mapping, not a list"},
 		{"edge, type", web("x-bareboat: {edge: {}}"), "service web: x-bareboat.edge: must be true or false, not a mapping"},
@@ -359,7 +355,7 @@ func TestErrors(t *testing.T) {
 		{"neither", backend("{}", "", ""), "service web: x-bareboat.listen: needs either socket or port"},
 		{"variable", web("x-bareboat: {environment: {A-B: x}}"), `service web: x-bareboat.environment: "A-B" is not a variable's name`},
 		{"value", web("x-bareboat: {environment: {A: 3}}"), `service web: x-bareboat.environment: A must be a string, not a number`},
-		{"mark", web("x-bareboat: {environment: {A: '{relaese}'}}"), `service web: x-bareboat.environment: A holds {relaese}, which is neither {release} nor {revision}`},
+		{"mark", web("x-bareboat: {environment: {A: '{relaese}'}}"), `service web: x-bareboat.environment: A holds {relaese}, which is none of {release}, {replica}, {revision}`},
 		{"variables, type", web("x-bareboat: {environment: [A=3]}"), "service web: x-bareboat.environment: must be a mapping, not a list"},
 		{"port without a network", backend("{port: 80}", "network_mode: none", ""), "service web: x-bareboat.listen.port: cannot be published on network none"},
 		{"one socket for all", backend("{socket: /srv/run/x.sock}", "", ""), `service web: x-bareboat.listen.socket: "/srv/run/x.sock" must hold {release} once, in its last part, so that each release has its own`},
@@ -485,5 +481,93 @@ func TestOwnDeployment(t *testing.T) {
 			t.Errorf("service %s: %v", s.Name, err)
 		}
 		equal(t, s.Name+" is read-only", s.ReadOnly, true)
+	}
+}
+
+// How pods are replaced, and what they are given beside their image.
+func TestDeploy(t *testing.T) {
+	p, err := load(t, `
+x-bareboat: {keep: "5", hooks: {before_build: make, before_switch: [./migrate, up]}}
+services:
+  web:
+    image: quay.io/web
+    depends_on: {job: {condition: service_completed_successfully}, db: {condition: service_healthy}}
+    deploy:
+      replicas: 3
+      update_config: {parallelism: 2, delay: 1s, monitor: 5s, failure_action: pause}
+      rollback_config: {monitor: 1s}
+    secrets: [key, {source: cert, target: /etc/cert.pem, uid: "65532", gid: "65532", mode: 0400}]
+    configs: [{source: conf, target: /etc/app.conf}, plain]
+    volumes: ["run:/run/web"]
+    x-bareboat:
+      listen: {socket: "/run/web/{release}-{replica}.sock"}
+      check: {path: /ws, websocket: true, protocol: chat.v1}
+      drain: {request: POST /drain}
+  job: {image: quay.io/job}
+  db: {image: quay.io/db, scale: 2}
+  log: {image: quay.io/log, network_mode: "service:web"}
+  edge: {image: quay.io/edge, volumes: ["run:/run/web"], ports: ["8080:80"], x-bareboat: {edge: true}}
+volumes: {run: }
+secrets: {key: {environment: HOME}, cert: {external: true, name: theirs}}
+configs: {conf: {content: "a=b"}, plain: {file: ./plain.conf}, unused: {file: ./nowhere}}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "warnings", len(p.Warnings), 0)
+	equal(t, "keep", p.Keep, 5)
+	equal(t, "hooks", p.Hooks, config.Hooks{BeforeBuild: []string{"make"}, BeforeSwitch: []string{"./migrate", "up"}})
+	web := service(t, p, "web")
+	equal(t, "replicas", []int{web.Replicas, service(t, p, "db").Replicas, service(t, p, "job").Replicas}, []int{3, 2, 1})
+	equal(t, "update", web.Update, config.UpdateConfig{Parallelism: 2, Delay: time.Second, Monitor: 5 * time.Second, FailureAction: config.FailurePause})
+	equal(t, "rollback", web.Rollback, config.UpdateConfig{Monitor: time.Second, FailureAction: config.FailureRollback})
+	equal(t, "depends_on", web.DependsOn, []config.Dependency{{Service: "db", Condition: "service_healthy"}, {Service: "job", Condition: "service_completed_successfully"}})
+	equal(t, "check", web.Check, &config.Check{Path: "/ws", WebSocket: true, Protocol: "chat.v1"})
+	equal(t, "drain", web.Drain, &config.Drain{Method: "POST", Path: "/drain"})
+	equal(t, "socket", web.Listen.EdgeSocket, "/run/web/{release}-{replica}.sock")
+	equal(t, "files", web.Files, []config.FileMount{
+		{Kind: "secret", Key: "key", Target: "/run/secrets/key"},
+		{Kind: "secret", Key: "cert", Target: "/etc/cert.pem", UID: 65532, GID: 65532, Mode: 0o400},
+		{Kind: "config", Key: "conf", Target: "/etc/app.conf"},
+		{Kind: "config", Key: "plain", Target: "/plain"},
+	})
+	equal(t, "sidecar", service(t, p, "log").Sidecar, "web")
+	var sources []string
+	for _, s := range p.Sources {
+		sources = append(sources, s.Kind+" "+s.Key+" "+s.External)
+	}
+	equal(t, "sources", sources, []string{"secret cert theirs", "secret key ", "config conf ", "config plain "})
+}
+
+func TestDeployErrors(t *testing.T) {
+	web := func(keys string) string { return "services:\n  web:\n    image: quay.io/web\n    " + keys + "\n" }
+	for _, c := range []struct{ name, file, want string }{
+		{"no replicas", web("deploy: {replicas: 0}"), "service web: deploy.replicas: 0 is not a number of pods"},
+		{"failure action", web("deploy: {update_config: {failure_action: cry}}"), `deploy.update_config.failure_action: "cry" is none of rollback, pause, continue`},
+		{"a port of the host for several", web(`deploy: {replicas: 2}
+    ports: ["80:80"]`), "service web: ports: 2 replicas cannot all have port 80 of the host"},
+		{"a socket for several", backend(`{socket: "/srv/run/{release}.sock"}`, "scale: 2", ""), `"/srv/run/{release}.sock" must hold {replica}, since there are 2 replicas`},
+		{"several edges", backend(`{port: 80}`, "", "scale: 2"), "service edge: deploy.replicas: there is one edge"},
+		{"drain of nothing", backend(`{port: 80}, drain: {}`, "", ""), "x-bareboat.drain: needs either signal or request"},
+		{"signal", backend(`{port: 80}, drain: {signal: "a b"}`, "", ""), `x-bareboat.drain.signal: "A B" is not a signal's name`},
+		{"request", backend(`{port: 80}, drain: {request: /drain}`, "", ""), `x-bareboat.drain.request: "/drain" is not a request`},
+		{"check", backend(`{port: 80}, check: {websocket: true}`, "", ""), "x-bareboat.check: needs path"},
+		{"check of a worker", web("x-bareboat: {check: {path: /}}"), "x-bareboat: drain and check need listen beside them"},
+		{"keep", "x-bareboat: {keep: -1}\n" + minimal, "x-bareboat.keep: -1 is not a whole number from 0"},
+		{"hook", "x-bareboat: {hooks: {before_build: [1]}}\n" + minimal, "x-bareboat.hooks.before_build: must be a list of strings"},
+		{"sidecar of nobody", web(`network_mode: "service:x"`), "x"},
+		{"sidecar of a sidecar", web(`network_mode: "service:b"`) + "  b: {image: quay.io/b, network_mode: 'service:c'}\n  c: {image: quay.io/c}\n", "service web: network_mode: service b has no pod of its own: it shares that of c"},
+		{"sidecar with ports", web(`network_mode: "service:b"`) + "    ports: ['80']\n  b: {image: quay.io/b}\n", "ports"},
+		{"secret without content", web("secrets: [s]") + "secrets: {s: {name: x}}\n", "secret"},
+		{"mode of a secret", web("secrets: [{source: s, mode: 07777}]") + "secrets: {s: {file: x}}\n", "service web: secrets.s.mode: 7777 is not a file's mode"},
+		{"owner of a secret", web("secrets: [{source: s, uid: me}]") + "secrets: {s: {file: x}}\n", `service web: secrets.s.uid: "me" is not a number`},
+		{"two at one place", web("secrets: [s, {source: z, target: s}]") + "secrets: {s: {file: x}, z: {file: x}}\n", "service web: secrets.z.target: s is at /run/secrets/s already"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := load(t, c.file)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error is\n\t%v\nwant\n\t%s", err, c.want)
+			}
+		})
 	}
 }

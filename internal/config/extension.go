@@ -25,6 +25,8 @@ type extension struct {
 	listen  *Listen
 	route   *Route
 	env     map[string]string
+	drain   *Drain
+	check   *Check
 }
 
 // keyError is a fault at a dotted key.
@@ -78,23 +80,26 @@ func kindOf(v any) string {
 	return "a number"
 }
 
-func decodeProject(value any) (registry string, err error) {
+// decode reads x-bareboat of the project.
+func (p *Project) decode(value any) error {
+	p.Keep = defaultKeep
 	if value == nil {
-		return "", nil
+		return nil
 	}
-	err = decode(extensionKey, value, fields{
+	return decode(extensionKey, value, fields{
 		"registry": func(v any) error {
-			if err := text(&registry)(v); err != nil {
+			if err := text(&p.Registry)(v); err != nil {
 				return err
 			}
-			_, err := oci.Reference{Registry: oci.LocalRegistry, Repository: "x"}.At(registry)
+			_, err := oci.Reference{Registry: oci.LocalRegistry, Repository: "x"}.At(p.Registry)
 			if err != nil {
-				return fmt.Errorf("%q is not HOST[:PORT][/PATH]", registry)
+				return fmt.Errorf("%q is not HOST[:PORT][/PATH]", p.Registry)
 			}
 			return nil
 		},
+		"keep":  count(&p.Keep),
+		"hooks": hooks(&p.Hooks),
 	})
-	return registry, err
 }
 
 func decodeService(value any) (extension, error) {
@@ -120,6 +125,8 @@ func decodeService(value any) (extension, error) {
 			})
 		},
 		"environment": variables(&e.env),
+		"drain":       drain(&e.drain),
+		"check":       check(&e.check),
 		"route": func(v any) error {
 			e.route = &Route{}
 			return decode("route", v, fields{"hosts": hosts(&e.route.Hosts), "path": routePath(&e.route.Path)})
@@ -177,9 +184,9 @@ func socket(to *string) func(any) error {
 		switch {
 		case !path.IsAbs(s) || path.Clean(s) != s:
 			return fmt.Errorf("%q is not an absolute, clean path", s)
-		case strings.Count(path.Base(s), ReleaseMark) != 1 || strings.Contains(path.Dir(s), ReleaseMark):
+		case strings.Count(path.Base(s), ReleaseMark) != 1 || strings.Contains(path.Dir(s), ReplicaMark) || strings.Count(s, ReplicaMark) > 1 || strings.Contains(path.Dir(s), ReleaseMark):
 			return fmt.Errorf("%q must hold %s once, in its last part, so that each release has its own", s, ReleaseMark)
-		case !plainPath.MatchString(strings.Replace(s, ReleaseMark, "", 1)):
+		case !plainPath.MatchString(strings.NewReplacer(ReleaseMark, "", ReplicaMark, "").Replace(s)):
 			return fmt.Errorf("%q may hold only letters, digits and / . _ -", s)
 		case len(s) > maxSocket:
 			return fmt.Errorf("%q is longer than the %d bytes of a socket's address", s, maxSocket)
@@ -222,8 +229,8 @@ func variables(to *map[string]string) func(any) error {
 				return fmt.Errorf("%s must be a string, not %s", name, kindOf(m[name]))
 			}
 			for _, mark := range markLike.FindAllString(value, -1) {
-				if mark != ReleaseMark && mark != RevisionMark {
-					return fmt.Errorf("%s holds %s, which is neither %s nor %s", name, mark, ReleaseMark, RevisionMark)
+				if marks := []string{ReleaseMark, ReplicaMark, RevisionMark}; !slices.Contains(marks, mark) {
+					return fmt.Errorf("%s holds %s, which is none of %s", name, mark, strings.Join(marks, ", "))
 				}
 			}
 			(*to)[name] = value

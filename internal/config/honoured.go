@@ -26,7 +26,12 @@ func honoured() []tree.Path {
 		cap_add.[] cap_drop.[] security_opt.[] privileged
 		mem_limit cpus pids_limit
 		deploy.resources.limits.memory deploy.resources.limits.cpus deploy.resources.limits.pids
-		deploy.replicas scale deploy.update_config.order
+		deploy.replicas scale deploy.update_config.order deploy.update_config.parallelism
+		deploy.update_config.delay deploy.update_config.monitor deploy.update_config.failure_action
+		deploy.rollback_config.parallelism deploy.rollback_config.delay deploy.rollback_config.monitor
+		deploy.rollback_config.failure_action
+		secrets.[] secrets.[].source secrets.[].target secrets.[].uid secrets.[].gid secrets.[].mode
+		configs.[] configs.[].source configs.[].target configs.[].uid configs.[].gid configs.[].mode
 		healthcheck.test healthcheck.test.[] healthcheck.interval healthcheck.timeout
 		healthcheck.retries healthcheck.start_period healthcheck.disable
 		stop_grace_period stop_signal restart profiles.[]
@@ -35,7 +40,8 @@ func honoured() []tree.Path {
 		paths = append(paths, tree.Path("services.*."+key))
 	}
 	for _, key := range strings.Fields(`
-		secrets.*.name secrets.*.file secrets.*.environment
+		secrets.*.name secrets.*.file secrets.*.environment secrets.*.content secrets.*.external
+		configs.*.name configs.*.file configs.*.environment configs.*.content configs.*.external
 		volumes.* volumes.*.name volumes.*.external volumes.*.labels.* volumes.*.labels.[] volumes.*.driver
 		networks.* networks.*.name networks.*.external networks.*.labels.* networks.*.labels.[]
 		networks.*.driver networks.*.internal`) {
@@ -48,12 +54,10 @@ func honoured() []tree.Path {
 func partly() []loader.UnsupportedAttributePattern {
 	return []loader.UnsupportedAttributePattern{
 		{Path: "services.*.build", Detect: func(any) bool { return false }}, // for other tools, where there is a recipe
-		{Path: "services.*.deploy.replicas", Detect: isNot("1")},
-		{Path: "services.*.scale", Detect: isNot("1")},
 		{Path: "services.*.privileged", Detect: isNot("false")},
 		{Path: "services.*.stdin_open", Detect: isNot("false")},
 		{Path: "services.*.tty", Detect: isNot("false")},
-		{Path: "services.*.depends_on.*.condition", Detect: isNot("service_started", "service_healthy")},
+		{Path: "services.*.depends_on.*.condition", Detect: isNot("service_started", "service_healthy", "service_completed_successfully")},
 		{Path: "services.*.security_opt.[]", Detect: isNot(append(slices.Clone(noNewPrivileges), mayGainPrivileges...)...)},
 		{Path: "services.*.volumes.[].type", Detect: isNot("volume", "bind", "tmpfs")},
 		{Path: "services.*.volumes.[].volume", Detect: isNot("map[]")}, // the library adds an empty one

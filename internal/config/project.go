@@ -16,16 +16,14 @@ import (
 // project turns the library's model into ours.
 func (r *reader) project(model *types.Project) (*Project, error) {
 	r.warnIgnored(func(name string) bool { _, ok := model.Services[name]; return ok })
-	registry, err := decodeProject(model.Extensions[extensionKey])
-	if err != nil {
-		return nil, r.fault("", err)
-	}
 	p := &Project{
-		Name:     model.Name,
-		Dir:      model.WorkingDir,
-		Files:    model.ComposeFiles,
-		Registry: registry,
-		Volumes:  volumes(model.Volumes),
+		Name:    model.Name,
+		Dir:     model.WorkingDir,
+		Files:   model.ComposeFiles,
+		Volumes: volumes(model.Volumes),
+	}
+	if err := p.decode(model.Extensions[extensionKey]); err != nil {
+		return nil, r.fault("", err)
 	}
 	order, err := startOrder(model.Services)
 	if err != nil {
@@ -45,6 +43,9 @@ func (r *reader) project(model *types.Project) (*Project, error) {
 		return nil, r.fault(name, err)
 	}
 	p.Networks = networks(model.Networks, p.Services)
+	if p.Sources, err = sources(model, p.Services); err != nil {
+		return nil, r.fault("", err)
+	}
 	p.Warnings = r.warnings
 	return p, nil
 }
@@ -127,6 +128,9 @@ func (p *Project) join() (service string, err error) {
 	if err != nil {
 		return edge.Name, err
 	}
+	if name, err := p.riders(); err != nil {
+		return name, err
+	}
 	routes, upstreams := map[string]string{}, map[string]string{}
 	for i := range p.Services {
 		s := &p.Services[i]
@@ -154,6 +158,23 @@ func (p *Project) join() (service string, err error) {
 				return s.Name, &keyError{extensionKey + ".route", fmt.Errorf("service %s has the same host and path", other)}
 			}
 			routes[at] = s.Name
+		}
+	}
+	return "", nil
+}
+
+// riders checks that each sidecar has a pod to share.
+func (p *Project) riders() (service string, err error) {
+	for _, s := range p.Services {
+		if s.Sidecar == "" {
+			continue
+		}
+		owner, ok := p.Service(s.Sidecar)
+		switch {
+		case !ok:
+			return s.Name, &keyError{"network_mode", fmt.Errorf("there is no service %s", s.Sidecar)}
+		case owner.Sidecar != "":
+			return s.Name, &keyError{"network_mode", fmt.Errorf("service %s has no pod of its own: it shares that of %s", s.Sidecar, owner.Sidecar)}
 		}
 	}
 	return "", nil

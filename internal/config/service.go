@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -58,11 +57,7 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 			s.Recipe = ext.recipe
 		}
 	}
-	for _, dep := range slices.Sorted(maps.Keys(in.DependsOn)) {
-		if _, enabled := p.Services[dep]; enabled {
-			s.DependsOn = append(s.DependsOn, dep)
-		}
-	}
+	s.DependsOn = dependencies(p, in.DependsOn)
 	for _, step := range []func() error{
 		func() (err error) { s.Build, err = build(p, in.Build, s.Recipe); return },
 		func() (err error) { s.Image, err = imageOf(p.Name, in, s.Built()); return },
@@ -70,9 +65,12 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 		func() (err error) { s.Ports, err = ports(in.Ports); return },
 		func() (err error) { s.Health, err = health(in.HealthCheck); return },
 		func() (err error) { s.Restart, err = restart(in.Restart); return },
+		func() (err error) { s.Files, err = files(in); return },
+		func() error { return s.deploy(in) },
 		func() error { return s.attach(p, in, ext) },
 		func() error { return s.place(ext) },
 		func() error { return s.asEdge(ext) },
+		s.replicate,
 	} {
 		if err := step(); err != nil {
 			return Service{}, err
@@ -176,6 +174,10 @@ func order(d *types.DeployConfig) Order {
 
 // attach sets the network.
 func (s *Service) attach(p *types.Project, in types.ServiceConfig, e extension) error {
+	if owner, ok := strings.CutPrefix(in.NetworkMode, "service:"); ok && e.network == "" {
+		s.Sidecar = owner
+		return s.ride(e)
+	}
 	switch cmp.Or(e.network, in.NetworkMode) {
 	case "none":
 		s.NetworkMode = NetworkNone
@@ -191,10 +193,26 @@ func (s *Service) attach(p *types.Project, in types.ServiceConfig, e extension) 
 			s.Networks = append(s.Networks, a)
 		}
 	default:
-		return &keyError{"network_mode", fmt.Errorf("%q is not one that bareboat knows: none, host, or networks", in.NetworkMode)}
+		return &keyError{"network_mode", fmt.Errorf("%q is not one that bareboat knows: none, host, service:NAME, or networks", in.NetworkMode)}
 	}
 	if s.NetworkMode == NetworkNone && len(s.Ports) > 0 {
 		return &keyError{"ports", errors.New("there is none to publish without a network")}
+	}
+	return nil
+}
+
+// ride checks what a service cannot have that shares the pod of another.
+func (s *Service) ride(e extension) error {
+	for _, has := range []struct {
+		key string
+		is  bool
+	}{
+		{"ports", len(s.Ports) > 0}, {"hostname", s.Hostname != ""}, {"deploy.replicas", s.Replicas != 1},
+		{extensionKey + ".listen", e.listen != nil}, {extensionKey + ".edge", e.edge},
+	} {
+		if has.is {
+			return &keyError{has.key, fmt.Errorf("is that of service %s, whose pod it shares", s.Sidecar)}
+		}
 	}
 	return nil
 }
@@ -207,10 +225,14 @@ func (s *Service) place(e extension) error {
 		}
 		s.Route = *e.route
 	}
+	if e.listen == nil && (e.drain != nil || e.check != nil) {
+		return &keyError{extensionKey, errors.New("drain and check need listen beside them")}
+	}
 	if e.listen == nil {
 		return nil
 	}
 	s.Route.Path = cmp.Or(s.Route.Path, "/")
+	s.Drain, s.Check = e.drain, e.check
 	key := extensionKey + ".listen"
 	switch {
 	case e.edge:

@@ -207,10 +207,15 @@ func (p *Pipeline) plan(ctx context.Context, w *workplace, images []Image) (rele
 	if err != nil {
 		return release.Plan{}, err
 	}
-	desired, err := Desired(project, images, p.revision(ctx), w.told)
+	secrets, named, err := p.secrets()
 	if err != nil {
 		return release.Plan{}, err
 	}
+	desired, err := Desired(project, images, p.revision(ctx), w.told, named)
+	if err != nil {
+		return release.Plan{}, err
+	}
+	desired.Secrets = secrets
 	return release.NewPlan(desired, actual)
 }
 

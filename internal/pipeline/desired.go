@@ -15,9 +15,9 @@ import (
 // Desired says what should run of a project: its services with these images,
 // each pulled by the name in Ref. The edge gets a mount beside those of the
 // file, by which it reads what a release tells it. Revision is the source's,
-// or empty.
-func Desired(p *config.Project, images []Image, revision string, told pods.Mount) (release.Desired, error) {
-	d := release.Desired{Project: p.Name, Revision: revision, Keep: defaultKeep}
+// or empty. Secrets are found under the names in named, by kind and key.
+func Desired(p *config.Project, images []Image, revision string, told pods.Mount, named map[string]string) (release.Desired, error) {
+	d := release.Desired{Project: p.Name, Revision: revision, Keep: p.Keep, Hook: len(p.Hooks.BeforeSwitch) > 0}
 	for _, v := range p.Volumes {
 		if !v.External {
 			d.Volumes = append(d.Volumes, release.Volume{Name: v.Name, Labels: v.Labels})
@@ -29,27 +29,39 @@ func Desired(p *config.Project, images []Image, revision string, told pods.Mount
 		}
 	}
 	for _, s := range p.Services {
-		i := slices.IndexFunc(images, func(i Image) bool { return i.Service == s.Name })
-		if i < 0 {
-			return release.Desired{}, fmt.Errorf("plan service %s: its image %s is not resolved", s.Name, s.Image)
+		if s.Sidecar != "" {
+			continue
 		}
-		d.Services = append(d.Services, desiredService(s, images[i], told))
+		out, err := desiredService(p, s, images, told, named)
+		if err != nil {
+			return release.Desired{}, err
+		}
+		d.Services = append(d.Services, out)
 	}
 	return d, nil
 }
 
-// defaultKeep is how many releases can be gone back to.
-const defaultKeep = 3
-
-func desiredService(s config.Service, image Image, told pods.Mount) release.Service {
+func desiredService(p *config.Project, s config.Service, images []Image, told pods.Mount, named map[string]string) (release.Service, error) {
+	image, err := imageFor(s, images)
+	if err != nil {
+		return release.Service{}, err
+	}
 	out := release.Service{
 		Name:      s.Name,
 		Image:     s.Image.WithDigest(image.Digest),
 		Pull:      image.Ref,
 		Insecure:  image.Insecure || isLoopback(image.Ref.Registry),
-		Pod:       podOf(s),
+		Pod:       podOf(s, named),
 		Env:       s.ReleaseEnv,
+		Replicas:  s.Replicas,
+		DependsOn: dependencies(p, s),
 		StopFirst: stopFirst(s),
+		Update:    release.UpdateConfig(s.Update),
+		Rollback:  release.UpdateConfig(s.Rollback),
+		Drain:     (*release.Drain)(s.Drain),
+	}
+	if c := s.Check; c != nil {
+		out.Check = &release.Check{Path: c.Path, WebSocket: c.WebSocket, Protocol: c.Protocol}
 	}
 	if l := s.Listen; l != nil {
 		out.Backend = &release.Backend{
@@ -60,6 +72,49 @@ func desiredService(s config.Service, image Image, told pods.Mount) release.Serv
 		out.Edge = &release.Edge{Address: e.Address, Port: e.Port}
 		first := &out.Pod.Containers[0]
 		first.Mounts = append(first.Mounts, told)
+	}
+	for _, side := range p.Services {
+		if side.Sidecar != s.Name {
+			continue
+		}
+		image, err := imageFor(side, images)
+		if err != nil {
+			return release.Service{}, err
+		}
+		out.Sidecars = append(out.Sidecars, release.Sidecar{
+			Name: side.Name, Image: side.Image.WithDigest(image.Digest), Pull: image.Ref,
+			Insecure: image.Insecure || isLoopback(image.Ref.Registry),
+		})
+		out.Pod.Containers = append(out.Pod.Containers, container(side, named))
+	}
+	return out, nil
+}
+
+func imageFor(s config.Service, images []Image) (Image, error) {
+	i := slices.IndexFunc(images, func(i Image) bool { return i.Service == s.Name })
+	if i < 0 {
+		return Image{}, fmt.Errorf("plan service %s: its image %s is not resolved", s.Name, s.Image)
+	}
+	return images[i], nil
+}
+
+// dependencies are those of the service's pod: what its sidecars depend on it
+// depends on, and a sidecar stands for its pod.
+func dependencies(p *config.Project, s config.Service) []release.Dependency {
+	var out []release.Dependency
+	for _, c := range p.Services {
+		if c.Name != s.Name && c.Sidecar != s.Name {
+			continue
+		}
+		for _, d := range c.DependsOn {
+			on := d.Service
+			if other, ok := p.Service(on); ok && other.Sidecar != "" {
+				on = other.Sidecar
+			}
+			if on != s.Name {
+				out = append(out, release.Dependency{Service: on, Condition: d.Condition})
+			}
+		}
 	}
 	return out
 }
@@ -89,32 +144,11 @@ func stopFirst(s config.Service) bool {
 }
 
 // podOf is the pod of a service, without what each release adds.
-func podOf(s config.Service) pods.Spec {
+func podOf(s config.Service, named map[string]string) pods.Spec {
 	spec := pods.Spec{
-		Hostname: s.Hostname,
-		Network:  pods.Network{Mode: pods.NetworkMode(s.NetworkMode)},
-		Containers: []pods.Container{{
-			Name:        s.Name,
-			Entrypoint:  s.Entrypoint,
-			Command:     s.Command,
-			Env:         maps.Clone(s.Env),
-			User:        s.User,
-			WorkDir:     s.WorkDir,
-			Labels:      maps.Clone(s.Labels),
-			Mounts:      mountsOf(s),
-			ReadOnly:    s.ReadOnly,
-			CapAdd:      s.CapAdd,
-			CapDrop:     s.CapDrop,
-			Privileges:  s.Privileges,
-			Health:      (*pods.Health)(s.Health),
-			StopSignal:  s.StopSignal,
-			StopTimeout: s.StopGrace,
-			Restart:     s.Restart,
-			Memory:      s.Limits.Memory,
-			CPUs:        s.Limits.CPUs,
-			PIDs:        s.Limits.PIDs,
-			Init:        s.Init,
-		}},
+		Hostname:   s.Hostname,
+		Network:    pods.Network{Mode: pods.NetworkMode(s.NetworkMode)},
+		Containers: []pods.Container{container(s, named)},
 	}
 	for _, n := range s.Networks {
 		spec.Network.Names = append(spec.Network.Names, n.Network)
@@ -128,6 +162,35 @@ func podOf(s config.Service) pods.Spec {
 		spec.Ports = append(spec.Ports, pods.Port(p))
 	}
 	return spec
+}
+
+func container(s config.Service, named map[string]string) pods.Container {
+	c := pods.Container{
+		Name:        s.Name,
+		Entrypoint:  s.Entrypoint,
+		Command:     s.Command,
+		Env:         maps.Clone(s.Env),
+		User:        s.User,
+		WorkDir:     s.WorkDir,
+		Labels:      maps.Clone(s.Labels),
+		Mounts:      mountsOf(s),
+		ReadOnly:    s.ReadOnly,
+		CapAdd:      s.CapAdd,
+		CapDrop:     s.CapDrop,
+		Privileges:  s.Privileges,
+		Health:      (*pods.Health)(s.Health),
+		StopSignal:  s.StopSignal,
+		StopTimeout: s.StopGrace,
+		Restart:     s.Restart,
+		Memory:      s.Limits.Memory,
+		CPUs:        s.Limits.CPUs,
+		PIDs:        s.Limits.PIDs,
+		Init:        s.Init,
+	}
+	for _, f := range s.Files {
+		c.Secrets = append(c.Secrets, pods.SecretFile{Name: named[f.Kind+" "+f.Key], Target: f.Target, UID: f.UID, GID: f.GID, Mode: f.Mode})
+	}
+	return c
 }
 
 func mountsOf(s config.Service) []pods.Mount {

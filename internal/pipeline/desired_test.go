@@ -42,7 +42,7 @@ func TestDesired(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := pipeline.Desired(p, pinned(t, p), "abc", told)
+	d, err := pipeline.Desired(p, pinned(t, p), "abc", told, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestDesiredService(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			c.service.Name, c.service.Image = "x", image
 			p := &config.Project{Name: "shop", Services: []config.Service{c.service}}
-			d, err := pipeline.Desired(p, pinned(t, p), "", told)
+			d, err := pipeline.Desired(p, pinned(t, p), "", told, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -120,7 +120,7 @@ func TestDesiredLeavesOut(t *testing.T) {
 	}
 	images := pinned(t, p)
 	images[0].Ref.Registry = "quay.io"
-	d, err := pipeline.Desired(p, images, "", told)
+	d, err := pipeline.Desired(p, images, "", told, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,10 +131,10 @@ func TestDesiredLeavesOut(t *testing.T) {
 		t.Error("quay.io is taken for a registry without TLS")
 	}
 	images[0].Insecure = true
-	if d, err = pipeline.Desired(p, images, "", told); err != nil || !d.Services[0].Insecure {
+	if d, err = pipeline.Desired(p, images, "", told, nil); err != nil || !d.Services[0].Insecure {
 		t.Errorf("a registry that may go without TLS: %+v, %v", d.Services, err)
 	}
-	if _, err := pipeline.Desired(p, nil, "", told); err == nil || err.Error() != "plan service x: its image quay.io/x:1 is not resolved" {
+	if _, err := pipeline.Desired(p, nil, "", told, nil); err == nil || err.Error() != "plan service x: its image quay.io/x:1 is not resolved" {
 		t.Errorf("without an image: %v", err)
 	}
 }

@@ -20,9 +20,15 @@ func (s Service) hash() (string, error) {
 		Env    map[string]string
 		Socket string
 		Port   uint16
+		Beside []oci.Digest `json:",omitempty"`
 	}{Pod: s.Pod, Image: s.Image.Digest, Env: s.Env}
-	if s.Image.Digest == "" {
-		return "", fmt.Errorf("plan service %s: image %s is not pinned by a digest", s.Name, s.Image)
+	for _, side := range s.Sidecars {
+		compared.Beside = append(compared.Beside, side.Image.Digest)
+	}
+	for _, image := range s.images() {
+		if image.Digest == "" {
+			return "", fmt.Errorf("plan service %s: image %s is not pinned by a digest", s.Name, image)
+		}
 	}
 	if b := s.Backend; b != nil {
 		compared.Socket, compared.Port = b.EdgeSocket, b.Port
@@ -33,4 +39,13 @@ func (s Service) hash() (string, error) {
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:]), nil
+}
+
+// images are those of all its containers.
+func (s Service) images() []oci.Reference {
+	list := []oci.Reference{s.Image}
+	for _, side := range s.Sidecars {
+		list = append(list, side.Image)
+	}
+	return list
 }

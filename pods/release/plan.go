@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"bareboat/internal/oci"
 	"bareboat/pods"
 	"bareboat/pods/proxy"
 )
@@ -225,14 +226,27 @@ func (p *planner) prepare() {
 			p.add(Step{Action: MakeSecret, Name: s.Name, labels: merge(s.Labels, own), data: s.Data})
 		}
 	}
+	p.pull()
+}
+
+// pull has Podman get the images of new pods, each once.
+func (p *planner) pull() {
 	pulled := map[string]bool{}
+	add := func(service string, from oci.Reference, insecure bool) {
+		ref := from.String()
+		if from.Registry != "" && !pulled[ref] {
+			pulled[ref] = true
+			p.add(Step{Action: Pull, Service: service, Name: ref, insecure: insecure})
+		}
+	}
 	for _, c := range p.chosen {
-		ref := c.source().String()
-		if c.keep != nil || c.Pull.Registry == "" || pulled[ref] {
+		if c.keep != nil {
 			continue
 		}
-		pulled[ref] = true
-		p.add(Step{Action: Pull, Service: c.Name, Name: ref, insecure: c.Insecure})
+		add(c.Name, c.Pull, c.Insecure)
+		for _, side := range c.Sidecars {
+			add(c.Name, side.Pull, side.Insecure)
+		}
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"bareboat/pods"
 )
 
-// needs checks what a plan cannot make: volumes and networks of somebody else's
-// have to be there, since Podman would make an empty volume without a word, and
+// needs checks what a plan cannot make: volumes, networks and secrets of somebody
+// else's have to be there, since Podman would make an empty volume without a word, and
 // a network that is there has to be what the project says, since it is only made
 // anew when nothing is on it any more.
 func (p *planner) needs() error {
@@ -17,6 +17,11 @@ func (p *planner) needs() error {
 			for _, m := range c.Mounts {
 				if m.Kind == pods.MountVolume && !p.hasVolume(m.Source) {
 					return missing(s.Name, "volume", m.Source)
+				}
+			}
+			for _, f := range c.Secrets {
+				if !p.hasSecret(f.Name) && !p.makesSecret(f.Name) {
+					return missing(s.Name, "secret", f.Name)
 				}
 			}
 		}
@@ -39,6 +44,12 @@ func missing(service, kind, name string) error {
 		Err:  fmt.Errorf("plan service %s: %s %s does not exist, and is not the project's to make", service, kind, name),
 		Hint: fmt.Sprintf("podman %s create %s", kind, name),
 	}
+}
+
+// makesSecret tells whether what the secret holds is at hand. In a rollback it is
+// not.
+func (p *planner) makesSecret(name string) bool {
+	return p.rollback == nil && named(p.desired.Secrets, name, func(s Secret) string { return s.Name })
 }
 
 func (p *planner) hasVolume(name string) bool {

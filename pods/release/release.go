@@ -95,6 +95,9 @@ type Service struct {
 	Pull     oci.Reference
 	Insecure bool // that registry has no TLS that can be verified
 
+	// Sidecars are the images of the pod's further containers.
+	Sidecars []Sidecar
+
 	// Pod is what the pod should be, but for its name, the labels and variables
 	// of its release, the image and the leased port. Its first container runs
 	// Image; names of containers are completed by the pod's.
@@ -113,6 +116,14 @@ type Service struct {
 	Drain   *Drain   // of a backend; nil: its stop signal is all that it is told
 	Check   *Check   // of a backend; nil asks for its path and takes any answer of its own
 	Edge    *Edge    // set on the edge; at most one service is
+}
+
+// Sidecar is the image of a further container in a service's pod.
+type Sidecar struct {
+	Name     string // of the service that it is in the Compose file
+	Image    oci.Reference
+	Pull     oci.Reference
+	Insecure bool
 }
 
 func (s Service) replicas() int { return max(s.Replicas, 1) }
@@ -223,7 +234,10 @@ func (s Service) stamp(i instance) pods.Spec {
 		c.Env = merge(c.Env, env)
 		c.Labels = merge(c.Labels, own)
 	}
-	spec.Containers[0].Image = s.source().String()
+	spec.Containers[0].Image = source(s.Pull, s.Image).String()
+	for n, side := range s.Sidecars {
+		spec.Containers[n+1].Image = source(side.Pull, side.Image).String()
+	}
 	return spec
 }
 
@@ -240,11 +254,11 @@ func (s Service) inPod(name string) pods.Spec {
 }
 
 // source is the name under which Podman has the image once it is pulled.
-func (s Service) source() oci.Reference {
-	if s.Pull != (oci.Reference{}) {
-		return s.Pull
+func source(pull, image oci.Reference) oci.Reference {
+	if pull != (oci.Reference{}) {
+		return pull
 	}
-	return s.Image
+	return image
 }
 
 // facts puts the facts of the release where their marks stand.
