@@ -33,12 +33,13 @@ var mayImport = map[string][]string{
 	"internal/contents":     {"internal/oci"},
 	"internal/pipeline":     {"builder", "registry", "pods", "internal/config", "internal/contents", "internal/oci"},
 	"internal/scaffold":     {},
-	"internal/cli":          {"internal/pipeline", "internal/contents", "internal/scaffold", "internal/config", "internal/oci", "builder", "registry", "pods"},
+	"internal/cli":          {"internal/pipeline", "internal/downtime", "internal/contents", "internal/scaffold", "internal/config", "internal/oci", "builder", "registry", "pods"},
 	"chat":                  {"chat"},
 	"cmd/bareboat":          {"internal/cli", "builder"},
 	"cmd/bareboat-registry": {"registry/embedded"},
 	"cmd/chatd":             {"chat"},
-	"internal/bench":        {},
+	"internal/bench":        {"internal/downtime"},
+	"internal/downtime":     {},
 }
 
 // onlyIn says which packages alone may import a library.
@@ -50,7 +51,7 @@ var onlyIn = map[string][]string{
 	"github.com/google/go-containerregistry": {"registry", "internal/bench"},
 	"github.com/compose-spec/compose-go":     {"internal/config"},
 	"github.com/spf13/cobra":                 {"internal/cli"},
-	"github.com/gorilla/websocket":           {"chat", "pods/proxy"},
+	"github.com/gorilla/websocket":           {"chat", "pods/proxy", "internal/downtime"},
 	"modernc.org/sqlite":                     {"chat/store"},
 	"github.com/ProtonMail/go-crypto":        {"builder/debian"},
 	"github.com/secure-systems-lab":          {"registry/cosign"},

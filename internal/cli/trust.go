@@ -202,7 +202,9 @@ code 1.
 
 With --rebuild, the images of services are built, and built again with an empty cache
 and in another store: both have to have the same digest. If not, what differs is
-shown, and the exit code is 1.`,
+shown, and the exit code is 1.
+
+With zero-downtime, whether people notice what is done to a site.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if rebuild {
 				return a.verifyRebuild(c, args, asJSON)
@@ -235,6 +237,7 @@ shown, and the exit code is 1.`,
 	c.Flags().BoolVar(&rebuild, "rebuild", false, "build again elsewhere, and compare digests")
 	c.Flags().BoolVar(&asJSON, "json", false, "with --rebuild, print one JSON document")
 	c.Flags().StringVar(&identity, "identity", "", "`NAME` that the image was signed under, where it was copied from another place")
+	c.AddCommand(a.verifyDowntime())
 	return c
 }
 

@@ -52,7 +52,7 @@ func (p *Pipeline) release(ctx context.Context, doing string, ready func(*destin
 		if err != nil {
 			return err
 		}
-		out = Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.url(), Images: images}
+		out = Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.URL(), Images: images}
 		if plan.Empty() {
 			return nil
 		}
@@ -72,7 +72,7 @@ func (p *Pipeline) Rollback(ctx context.Context, to int) (out Released, err erro
 		if err != nil {
 			return err
 		}
-		out = Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.url()}
+		out = Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.URL()}
 		if plan.Release != 0 {
 			out.Release = plan.Release
 		}
@@ -277,8 +277,8 @@ func (p *Pipeline) revision(ctx context.Context) string {
 	return strings.TrimSpace(string(out))
 }
 
-// url is where people reach the project.
-func (p *Pipeline) url() string {
+// URL is where people reach the project; empty when it has no edge.
+func (p *Pipeline) URL() string {
 	edge, ok := p.Project.Edge()
 	if !ok {
 		return ""
