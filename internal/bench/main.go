@@ -22,8 +22,11 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "release" {
+		return releaseBench(ctx, args[1:], os.Stdout)
+	}
 	if len(args) == 0 || args[0] != "build" {
-		return fmt.Errorf("topic %q is none: the topics are: build", args)
+		return fmt.Errorf("topic %q is none: the topics are: build, release", args)
 	}
 	var o options
 	f := flag.NewFlagSet("bench build", flag.ContinueOnError)

@@ -127,18 +127,11 @@ func (b *bench) toolBuildKit() *tool {
 const dockerClient = "/usr/bin/docker"
 
 func (b *bench) facts(ctx context.Context) []report.Fact {
-	first := func(name string, args ...string) string {
-		out, err := exec.CommandContext(ctx, name, args...).Output()
-		if err != nil {
-			return err.Error()
-		}
-		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-		return line
-	}
+	first := func(name string, args ...string) string { return firstLine(ctx, name, args...) }
 	facts := []report.Fact{
 		{Name: "date", Value: first("date", "-u", "+%F %R UTC")},
 		{Name: "commit", Value: first("git", "describe", "--always", "--dirty")},
-		{Name: "machine", Value: first("nproc") + " cores, " + first("sh", "-c", "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2") + ", Linux " + first("uname", "-r")},
+		{Name: "machine", Value: machine(ctx)},
 		{Name: "rounds", Value: fmt.Sprint(b.rounds)},
 		{Name: "Go", Value: first("go", "version")},
 		{Name: "ko", Value: koVersion},
@@ -149,4 +142,20 @@ func (b *bench) facts(ctx context.Context) []report.Fact {
 		facts = append(facts, report.Fact{Name: "BuildKit", Value: "in " + first("dockerd", "--version")})
 	}
 	return facts
+}
+
+// firstLine is the first line that a program prints, or why it does not.
+func firstLine(ctx context.Context, name string, args ...string) string {
+	out, err := exec.CommandContext(ctx, name, args...).Output()
+	if err != nil {
+		return err.Error()
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return line
+}
+
+// machine says what the numbers were taken on.
+func machine(ctx context.Context) string {
+	model := firstLine(ctx, "sh", "-c", "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2")
+	return firstLine(ctx, "nproc") + " cores, " + model + ", Linux " + firstLine(ctx, "uname", "-r")
 }

@@ -95,7 +95,7 @@ func (a *app) verifySite(ctx context.Context, v verification, command []string) 
 	if err != nil || site.Scheme != "http" || site.Host == "" {
 		return usage("--url %q is not http://HOST[:PORT]", v.site)
 	}
-	v.URL = site
+	v.URL, v.Echoes = site, v.Clients
 	report, err := downtime.Run(ctx, v.Options, func(ctx context.Context) error { return v.during(ctx, command) })
 	if err != nil {
 		return err

@@ -32,8 +32,9 @@ type Options struct {
 	Posted  string        // a path that tells which keys it counted, one a line
 	Echo    string        // a WebSocket that sends back what it gets
 	Chat    string        // a WebSocket that speaks chat.v1
-	Clients int           // of each kind of WebSocket
-	Rooms   int           // over which the chat's clients are spread
+	Echoes  int           // clients of Echo
+	Clients int           // of the chat
+	Rooms   int           // over which these are spread
 	Talk    float64       // messages a second, over all of the chat's clients
 	Source  string        // address that clients come from; empty leaves it to the system
 	Lead    time.Duration // how long there is load before anything is done, and after it; zero is DefaultLead

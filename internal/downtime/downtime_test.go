@@ -256,7 +256,7 @@ func (s *site) options(t *testing.T) downtime.Options {
 	}
 	return downtime.Options{
 		URL: u, Rate: 150, Paths: []string{"/"}, Slow: "/slow", Upload: "/upload", Post: "/post", Posted: "/posted",
-		Echo: "/echo", Chat: "/ws", Clients: 8, Rooms: 2, Talk: 80, Lead: 500 * time.Millisecond,
+		Echo: "/echo", Chat: "/ws", Echoes: 8, Clients: 8, Rooms: 2, Talk: 80, Lead: 500 * time.Millisecond,
 	}
 }
 
@@ -301,23 +301,24 @@ func TestFaults(t *testing.T) {
 		fault string
 		who   string // begins the line
 		why   string
+		lasts time.Duration
 	}{
-		{"502", "strict", "answer 502"},
-		{"502", "browser", "answer 502"},
-		{"502", "new connection", "answer 502"},
-		{"refuse uploads", "slow uploads", "answer 500"},
-		{"forget", "POSTs", "answered and not counted"},
-		{"count twice", "POSTs", "counted twice"},
-		{"echo something else", "8 WebSockets", "another message came back"},
-		{"lose messages", "8 chat clients", "message missing or out of order"},
-		{"double messages", "8 chat clients", "message doubled"},
+		{"502", "strict", "answer 502", 300 * time.Millisecond},
+		{"502", "browser", "answer 502", 300 * time.Millisecond},
+		{"502", "new connection", "answer 502", 300 * time.Millisecond},
+		{"refuse uploads", "slow uploads", "answer 500", 2500 * time.Millisecond},
+		{"forget", "POSTs", "answered and not counted", 300 * time.Millisecond},
+		{"count twice", "POSTs", "counted twice", 300 * time.Millisecond},
+		{"echo something else", "8 WebSockets", "another message came back", 300 * time.Millisecond},
+		{"lose messages", "8 chat clients", "message missing or out of order", 300 * time.Millisecond},
+		{"double messages", "8 chat clients", "message doubled", 300 * time.Millisecond},
 	} {
 		t.Run(c.fault+", "+c.who, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
 			report := s.run(t, s.options(t), func() {
 				s.fault.Store(c.fault)
-				time.Sleep(500 * time.Millisecond) // as long as the fault is there
+				time.Sleep(c.lasts) // as long as the fault is there
 				s.fault.Store("")
 			})
 			i := slices.IndexFunc(report.Lines, func(l downtime.Line) bool { return strings.HasPrefix(l.Client, c.who) })

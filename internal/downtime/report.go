@@ -59,19 +59,24 @@ func (r Report) Noticed(strict bool) []string {
 // Write prints the report as a table.
 func (r Report) Write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CLIENT\tCOUNT\tFAILED\tBOUND\tP50 MS\tP99 MS\tMAX MS\tMORE")
+	fmt.Fprintln(t, "CLIENT\tCOUNT\tFAILED\tBOUND\tLATENCY MS P50, P99, MAX\tSILENCE MS P50, P99, MAX\tMORE")
 	for _, l := range r.Lines {
 		bound := "-"
 		if l.Failed == 0 && l.Count > 0 {
 			bound = fmt.Sprintf("< %.2g", l.Bound)
 		}
-		fmt.Fprintf(t, "%s\t%d %s\t%d\t%s\t%.1f\t%.1f\t%.1f\t%s\n", l.Client, l.Count, l.What, l.Failed, bound,
-			l.Latency.P50, l.Latency.P99, l.Latency.Max, l.more())
+		silence := ""
+		if s := l.Silence; s != nil {
+			silence = fmt.Sprintf("%.0f, %.0f, %.0f", s.P50, s.P99, s.Max)
+		}
+		fmt.Fprintf(t, "%s\t%d %s\t%d\t%s\t%.1f, %.1f, %.1f\t%s\t%s\n", l.Client, l.Count, l.What, l.Failed, bound,
+			l.Latency.P50, l.Latency.P99, l.Latency.Max, silence, l.More())
 	}
 	return t.Flush()
 }
 
-func (l Line) more() string {
+// More is what else there is to tell: failures by kind, closes by code.
+func (l Line) More() string {
 	var more []string
 	if l.Failed > 0 {
 		more = append(more, counts(l.Why))
@@ -84,9 +89,6 @@ func (l Line) more() string {
 	}
 	if len(l.Closes) > 0 {
 		more = append(more, "closed with "+counts(l.Closes))
-	}
-	if s := l.Silence; s != nil {
-		more = append(more, fmt.Sprintf("silence p50 %.0f, p99 %.0f, max %.0f", s.P50, s.P99, s.Max))
 	}
 	return strings.Join(more, "; ")
 }

@@ -70,7 +70,7 @@ func newEchoes(o Options, dial dialFunc) part { return &echoes{o: o, dial: dial}
 
 func (e *echoes) begin(ctx context.Context) error {
 	ctx, e.stop = context.WithCancel(ctx)
-	for range e.o.Clients {
+	for range e.o.Echoes {
 		at, err := shake(ctx, e.o.URL, e.dial, nil, e.o.Echo)
 		if err != nil {
 			return fmt.Errorf("%s: %w", e.o.Echo, err)
@@ -145,7 +145,7 @@ func (e *echoes) quiet() {
 }
 
 func (e *echoes) line() Line {
-	return e.tally.line(fmt.Sprintf("%d WebSockets that echo", e.o.Clients), "echoes")
+	return e.tally.line(fmt.Sprintf("%d WebSockets that echo", e.o.Echoes), "echoes")
 }
 
 // chatProtocol is the subprotocol of the chat: docs/protocol.md.

@@ -182,6 +182,8 @@ type run struct {
 	*Deployer
 	undo    []undo
 	skipped map[slot]bool // replicas that failed, where the release goes on without them
+
+	switched bool // the edge may have led clients to new pods
 }
 
 // skip goes on without the replica that failed: its old pod stays.

@@ -82,7 +82,12 @@ func (r *run) start(ctx context.Context, s Step) error {
 	if errors.As(err, &taken) {
 		return err // the name is somebody else's pod, which stays
 	}
-	r.push(s, func(ctx context.Context) error { return r.runtime.RemovePod(ctx, s.Name) })
+	r.push(s, func(ctx context.Context) error {
+		if !r.switched {
+			return r.runtime.RemovePod(ctx, s.Name)
+		}
+		return r.remove(ctx, s.Name) // it may have got clients
+	})
 	if err != nil {
 		return err
 	}
@@ -187,6 +192,9 @@ func (r *run) switchTo(ctx context.Context, s Step) error {
 		if err := r.router.Test(ctx, s.edge); err != nil {
 			return err
 		}
+	}
+	r.switched = true
+	if !s.fresh {
 		if err := r.router.Reload(ctx, s.edge); err != nil {
 			return err
 		}
