@@ -261,7 +261,9 @@ func (p *Pipeline) run(ctx context.Context, w *workplace, plan release.Plan, ima
 		switch e.State {
 		case release.Begun:
 			p.notify(Event{Subject: subject, Text: e.Step.String()})
-		case release.Failed, release.Undone:
+		case release.Failed:
+			p.notify(Event{Subject: subject, Text: fmt.Sprintf("%s: failed: %v", e.Step, e.Err), Warn: true})
+		case release.Undone:
 			p.notify(Event{Subject: subject, Text: e.Step.String() + ": " + e.State.String(), Warn: true})
 		}
 	}

@@ -153,6 +153,9 @@ func (d *Deployer) Run(ctx context.Context, p Plan) error {
 			continue
 		}
 		d.report(Event{Step: s, State: Failed, Err: err})
+		if s.Action == Dismiss && ctx.Err() == nil {
+			continue // one that cannot be told is stopped all the same
+		}
 		if i > last {
 			return fmt.Errorf("%s: %w", s, err)
 		}

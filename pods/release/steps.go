@@ -261,8 +261,7 @@ func (r *run) came(planned map[string][]string, list []instead) map[string][]str
 	return out
 }
 
-// drain tells a program to send its clients elsewhere. One that cannot be told
-// any more has none.
+// drain tells a program to send its clients elsewhere.
 func (r *run) drain(ctx context.Context, s Step) error {
 	if s.drain.Signal != "" {
 		return r.runtime.Signal(ctx, s.container, s.drain.Signal)
