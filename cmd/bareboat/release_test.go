@@ -282,7 +282,7 @@ func dataHome(t *testing.T) string {
 const kills = 8
 
 // Releases are killed at any moment: bareboat itself, Podman's service under it,
-// or the new pod. After each, one more deploy brings what is wanted, and the site
+// the new pod, or nginx. After each, one more deploy brings what is wanted, and the site
 // answers throughout.
 func TestKills(t *testing.T) {
 	n := kills
@@ -314,6 +314,7 @@ func TestKills(t *testing.T) {
 		{"bareboat and all below it", func(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }},
 		{"Podman's service", c.killService},
 		{"the new pod", c.killNew},
+		{"nginx", c.killNginx},
 	}
 	for i := range n {
 		victim := victims[i%len(victims)]
@@ -393,4 +394,21 @@ func (c *changing) killNew(int) {
 	}
 	pid, _, _ := strings.Cut(lines[0], " ")
 	_ = exec.Command("podman", "unshare", "kill", "-9", pid).Run() // it may be gone already
+}
+
+// killNginx kills the nginx of each edge that runs, below its first process.
+func (c *changing) killNginx(int) {
+	out, err := exec.Command("podman", "ps", "--filter", "label=bareboat.project="+c.name, "--filter", "label=bareboat.service=proxy", "--format", "{{.Pid}}").Output()
+	if err != nil {
+		return
+	}
+	for _, first := range strings.Fields(string(out)) {
+		below, err := exec.Command("pgrep", "-P", first, "nginx").Output()
+		if err != nil {
+			continue
+		}
+		for _, pid := range strings.Fields(string(below)) {
+			_ = exec.Command("podman", "unshare", "kill", "-9", pid).Run() // it may be gone already
+		}
+	}
 }

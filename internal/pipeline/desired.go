@@ -131,16 +131,13 @@ func isLoopback(registry string) bool {
 }
 
 // stopFirst tells whether a service's old and new pod cannot run at once: both
-// would take the same port of the host.
+// would take the same port of the host. The edge hands its port over.
 func stopFirst(s config.Service) bool {
-	if s.Edge != nil {
-		return true
-	}
 	if s.Order != config.OrderDefault {
 		return s.Order == config.OrderStopFirst
 	}
 	fixed := slices.ContainsFunc(s.Ports, func(p config.Port) bool { return p.Host != 0 })
-	return fixed || s.NetworkMode == config.NetworkHost && s.Listen == nil
+	return fixed || s.NetworkMode == config.NetworkHost && s.Listen == nil && s.Edge == nil
 }
 
 // podOf is the pod of a service, without what each release adds.

@@ -83,7 +83,8 @@ func TestDesiredService(t *testing.T) {
 		{"a backend on the host's network", config.Service{NetworkMode: config.NetworkHost, Listen: &config.Listen{Socket: "/a/{release}"}}, stopFirst, false},
 		{"as the file says", config.Service{NetworkMode: config.NetworkHost, Order: config.OrderStartFirst}, stopFirst, false},
 		{"as the file says", config.Service{Order: config.OrderStopFirst}, stopFirst, true},
-		{"the edge, whatever the file says", config.Service{Edge: &config.Edge{Port: 1}, Order: config.OrderStartFirst}, stopFirst, true},
+		{"the edge, which hands its port over", config.Service{Edge: &config.Edge{Port: 1}, NetworkMode: config.NetworkHost}, stopFirst, false},
+		{"an edge that cannot", config.Service{Edge: &config.Edge{Port: 1}, Order: config.OrderStopFirst}, stopFirst, true},
 		{"the edge is told", config.Service{Edge: &config.Edge{Port: 1}}, mounts, []pods.Mount{told}},
 		{"others are not", config.Service{}, mounts, []pods.Mount(nil)},
 		{

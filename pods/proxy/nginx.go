@@ -144,7 +144,7 @@ func WaitRelease(ctx context.Context, c Config, count int) error {
 			if row++; row >= count {
 				return nil
 			}
-			pause = overlap / time.Duration(count-1)
+			pause = overlap / time.Duration(max(count-1, 1))
 		}
 		select {
 		case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"bareboat/pods"
+	"bareboat/pods/proxy"
 )
 
 // choice is which pod a replica of a service gets.
@@ -165,8 +166,14 @@ func (p *planner) fits(c choice, is pod, hash string) bool {
 	if c.job && completed(is) {
 		return true
 	}
-	// An edge whose file is gone may have a folder mounted that is gone too.
-	return is.Running() && (c.Edge == nil || p.actual.Told != nil && !p.leaving(is))
+	return is.Running() && (c.Edge == nil || p.edgeFits(*c.Edge, is))
+}
+
+// edgeFits tells whether an edge can go on: one whose file is gone may have a
+// folder mounted that is gone too, and one has its sockets from its start on.
+func (p *planner) edgeFits(e Edge, is pod) bool {
+	told := p.actual.Told
+	return told != nil && told.Listen == proxy.Listen{Address: e.Address, Port: e.Port} && !p.leaving(is)
 }
 
 // leaving tells whether an edge that runs may have been told to take no more

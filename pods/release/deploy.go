@@ -52,8 +52,9 @@ type router interface {
 	Preview(ctx context.Context, c proxy.Config, upstream, host string, check Check) error
 	// Request has an upstream asked through an edge that was told c.
 	Request(ctx context.Context, c proxy.Config, upstream, method, path string) error
-	// Quit has the edge take no more connections; those that it has go on.
-	Quit(ctx context.Context, container string) error
+	// Quit has an edge take no more connections once another, which was told now,
+	// takes some; those that it has go on.
+	Quit(ctx context.Context, container string, now proxy.Config) error
 	// Settled returns when the edge has no connections left from before its
 	// last reload, or after limit.
 	Settled(ctx context.Context, container string, limit time.Duration) error

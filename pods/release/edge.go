@@ -142,9 +142,19 @@ func (n *Nginx) Request(ctx context.Context, c proxy.Config, upstream, method, p
 	return proxy.Request(ctx, told, upstream, method, path)
 }
 
-// Quit has the edge take no more connections.
-func (n *Nginx) Quit(ctx context.Context, container string) error {
-	return n.in.Signal(ctx, container, "SIGQUIT")
+// Quit has the old edge take no more connections, once the new one takes some: both
+// have the same sockets. The old one waits then to be stopped.
+func (n *Nginx) Quit(ctx context.Context, container string, now proxy.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, switchTimeout)
+	defer cancel()
+	told, err := n.tokened(now)
+	if err != nil {
+		return err
+	}
+	if err := proxy.WaitRelease(ctx, told, 1); err != nil {
+		return err
+	}
+	return n.in.Signal(ctx, container, "SIGUSR2")
 }
 
 // leaving is what nginx says of a worker that only ends what it has begun.

@@ -228,7 +228,7 @@ func (p *planner) replaceEdge(c choice, config proxy.Config, places []place) {
 		}
 	}
 	if beside {
-		p.quit(p.otherEdges(pod{Pod: pods.Pod{Name: c.name()}, service: c.Name}), change.edge)
+		p.quit(p.otherEdges(pod{Pod: pods.Pod{Name: c.name()}, service: c.Name}), change)
 	}
 	p.add(change)
 }
@@ -254,7 +254,7 @@ func (p *planner) switchEdge(service string, edge pod, config proxy.Config, plac
 	p.hook()
 	tell, change := p.tellAndSwitch(service, config, places, number, edge.Containers[0].Name)
 	p.add(tell)
-	p.quit(others, change.edge)
+	p.quit(others, change)
 	p.add(change)
 	return nil
 }
@@ -280,9 +280,9 @@ func (p *planner) otherEdges(edge pod) []pod {
 }
 
 // quit closes the doors of old edges, so that all connections come to the new.
-func (p *planner) quit(edges []pod, to string) {
+func (p *planner) quit(edges []pod, to Step) {
 	for _, is := range edges {
-		p.add(Step{Action: Quit, Service: is.service, Name: is.Name, container: is.Containers[0].Name, edge: to})
+		p.add(Step{Action: Quit, Service: is.service, Name: is.Name, container: is.Containers[0].Name, config: to.config})
 	}
 }
 

@@ -149,14 +149,18 @@ record release 2
 drain shop-chat-r1
 `,
 	}, {
-		name:    "a port of the edge alone needs no new pod",
+		name:    "a port of the edge needs a new one",
 		prepare: func(_ *world, d *release.Desired) { d.Services[4].Edge.Port = 9090 },
 		release: 2, serving: 1,
 		want: `
 tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22857, release 2
+start shop-edge-r2
+wait for shop-edge-r2
+close the doors of shop-edge-r1
 switch to release 2
 record release 2
 drain shop-chat-r1
+stop and keep shop-edge-r1
 `,
 	}, {
 		name:    "a service that is no more",

@@ -208,7 +208,7 @@ func (r *run) quit(ctx context.Context, s Step) error {
 	r.push(s, func(ctx context.Context) error {
 		return errors.Join(r.runtime.StopPod(ctx, s.Name, 0), r.runtime.StartPod(ctx, s.Name))
 	})
-	return r.router.Quit(ctx, s.container)
+	return r.router.Quit(ctx, s.container, s.config)
 }
 
 // watch sees that all stay well.

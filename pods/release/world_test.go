@@ -277,7 +277,7 @@ func (w *world) Request(ctx context.Context, c proxy.Config, upstream, method, p
 	return w.call(ctx, func() error { return nil }, "request", upstream, method, path)
 }
 
-func (w *world) Quit(ctx context.Context, container string) error {
+func (w *world) Quit(ctx context.Context, container string, now proxy.Config) error {
 	return w.call(ctx, func() error { delete(w.loaded, container); return nil }, "quit", container)
 }
 
