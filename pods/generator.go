@@ -81,6 +81,9 @@ func containerGenerator(c Container, limits limitSet) (*specgen.SpecGenerator, e
 	g.Entrypoint, g.Command = c.Entrypoint, c.Command
 	g.User, g.WorkDir = c.User, c.WorkDir
 	g.Init = &c.Init
+	if c.Stdin || c.TTY {
+		g.Stdin, g.Terminal = &c.Stdin, &c.TTY
+	}
 	secure(g, c)
 	limit(g, c, limits)
 	if err := mount(g, c.Mounts); err != nil {

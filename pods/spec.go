@@ -82,6 +82,8 @@ type Container struct {
 	CPUs        float64       // zero is no limit
 	PIDs        int64         // zero leaves Podman's default
 	Init        bool
+	Stdin       bool `json:",omitempty"` // it reads what is attached to it
+	TTY         bool `json:",omitempty"`
 }
 
 // MountKind says what a mount brings in.

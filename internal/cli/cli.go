@@ -56,6 +56,7 @@ type app struct {
 	registry   string
 	tlsVerify  bool
 	noProgress bool
+	log        string // text or json
 
 	command string // that runs: "bareboat build"
 }
@@ -88,6 +89,7 @@ holds the lock.`,
 	f.StringVar(&a.runRoot, "runroot", "", "`folder` of that store's run-time state")
 	f.StringVar(&a.registry, "registry", "", "registry to push to, as `HOST[:PORT][/PATH]` (default: the Compose file's, else the embedded one)")
 	f.BoolVar(&a.tlsVerify, "tls-verify", true, "with =false, speak to registries without TLS or with certificates that cannot be verified")
+	f.StringVar(&a.log, "log", "text", "how progress is told on standard error: text, or json for one line a step")
 	f.BoolVarP(&a.noProgress, "quiet", "q", false, "no progress on standard error")
 	// After a command -f is the command's own (logs -f follows), so that the
 	// short form of --file stands before it, as in Compose.
@@ -101,7 +103,8 @@ holds the lock.`,
 	})
 	root.AddCommand(
 		a.build(), a.push(), a.up(), a.deploy(), a.rollback(), a.down(), a.lock(),
-		a.ps(), a.logs(), a.exec(), a.stop(), a.start(),
+		a.releases(), a.status(),
+		a.ps(), a.logs(), a.exec(), a.run(), a.stop(), a.start(), a.restart(), a.top(), a.stats(), a.events(),
 		a.pull(), a.tag(), a.untag(), a.rmi(), a.save(), a.loadImages(),
 		a.images(), a.inspect(), a.diff(), a.history(), a.info(), a.version(), a.registryCommand(), a.cacheCommand(),
 		a.initCommand(),
@@ -165,6 +168,9 @@ func (a *app) pipeline(ctx context.Context) (*pipeline.Pipeline, *Printer, error
 	if err := a.checkRegistry(); err != nil {
 		return nil, nil, err
 	}
+	if a.log != "text" && a.log != logJSON {
+		return nil, nil, &usageError{err: fmt.Errorf("--log %q is neither text nor json", a.log), command: "bareboat"}
+	}
 	project, err := a.load(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -183,9 +189,14 @@ func (a *app) pipeline(ctx context.Context) (*pipeline.Pipeline, *Printer, error
 	}, printer, nil
 }
 
+const logJSON = "json"
+
 func (a *app) printer() *Printer {
-	if a.noProgress {
+	switch {
+	case a.noProgress:
 		return NewPrinter(io.Discard, "")
+	case a.log == logJSON:
+		return NewLogger(a.stderr)
 	}
 	return NewPrinter(a.stderr, a.command)
 }

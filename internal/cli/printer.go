@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -17,8 +20,9 @@ import (
 // output is never touched.
 type Printer struct {
 	console
-	title string // of the part of a CI system's log
-	width int    // of the terminal in columns; zero: plain lines
+	title string       // of the part of a CI system's log
+	log   *slog.Logger // one JSON line an event, instead of all else; nil: for people
+	width int          // of the terminal in columns; zero: plain lines
 
 	mu    sync.Mutex
 	begun bool          // the part is open
@@ -51,8 +55,40 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// NewLogger writes each event as one JSON line.
+func NewLogger(w io.Writer) *Printer {
+	return &Printer{console: newConsole(w), log: slog.New(slog.NewJSONHandler(w, nil)), lines: map[string]*line{}}
+}
+
+// write logs an event. A line of progress that says nothing but how many bytes there
+// are is left out.
+func (p *Printer) write(e pipeline.Event) {
+	level := slog.LevelInfo
+	if e.Warn {
+		level = slog.LevelWarn
+	}
+	if e.Step == "" {
+		if e.Text != "" {
+			p.log.Log(context.Background(), level, e.Text, "subject", e.Subject)
+		}
+		return
+	}
+	attributes := []any{"subject", e.Subject, "release", e.Release, "step", e.Step, "state", e.State}
+	if e.State != "begun" {
+		attributes = append(attributes, "seconds", e.Seconds)
+	}
+	if e.Err != nil {
+		attributes = append(attributes, "error", strings.Join(strings.Fields(e.Err.Error()), " "))
+	}
+	p.log.Log(context.Background(), level, e.Step, attributes...)
+}
+
 // Event shows how far something is.
 func (p *Printer) Event(e pipeline.Event) {
+	if p.log != nil {
+		p.write(e)
+		return
+	}
 	switch {
 	case e.Warn:
 		p.Warn(e.Subject + ": " + e.Text)
@@ -80,6 +116,10 @@ func (p *Printer) begin() {
 
 // Warn prints a warning, above the bars.
 func (p *Printer) Warn(text string) {
+	if p.log != nil {
+		p.log.Warn(text)
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.above().warn(text)
@@ -153,4 +193,10 @@ func (p *Printer) Close() {
 }
 
 // Say prints a line below the bars, for a person.
-func (p *Printer) Say(text string) { p.console.line(text) }
+func (p *Printer) Say(text string) {
+	if p.log != nil {
+		p.log.Info(text)
+		return
+	}
+	p.console.line(text)
+}

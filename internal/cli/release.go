@@ -12,6 +12,7 @@ import (
 
 func (a *app) up() *cobra.Command {
 	var opts releaseOptions
+	var watch bool
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Build, push and release the project, and print its URL",
@@ -36,13 +37,29 @@ the exit code is 5.`,
 			}
 			p.Attest = opts.attest
 			p.Attest.Signer = signer
-			return a.release(c.Context(), opts, progress, p.Up)
+			if !watch {
+				return a.release(c.Context(), opts, progress, p.Up)
+			}
+			return a.watching(c.Context(), p, func() error { return a.reload(c.Context(), opts, p.Attest) })
 		},
 	}
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "build and release again whenever a file is saved")
 	lockedFlag(c, &opts.locked)
 	attestFlags(c, &opts.attest, &opts.key)
 	metadataFlag(c, &opts.metadataFile)
 	return opts.flags(c)
+}
+
+// reload does up with the Compose file as it is now.
+func (a *app) reload(ctx context.Context, opts releaseOptions, attest pipeline.Attest) error {
+	p, progress, err := a.pipeline(ctx)
+	if err != nil {
+		return err
+	}
+	p.Builder.Locked, p.Attest = opts.locked, attest
+	err = a.release(ctx, opts, progress, p.Up)
+	progress.Close()
+	return err
 }
 
 func (a *app) deploy() *cobra.Command {

@@ -7,11 +7,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"bareboat/internal/config"
 	"bareboat/pods"
@@ -28,7 +30,12 @@ type Released struct {
 
 // Up builds, pushes and releases the project.
 func (p *Pipeline) Up(ctx context.Context) (Released, error) {
-	return p.release(ctx, "up", func(d *destination) ([]Image, error) { return p.push(ctx, d, nil) })
+	return p.release(ctx, "up", func(d *destination) ([]Image, error) {
+		if err := p.hook(ctx, hookBeforeBuild, hookFacts{}); err != nil {
+			return nil, err
+		}
+		return p.push(ctx, d, nil)
+	})
 }
 
 // Deploy releases the project with the images that the registry has.
@@ -52,14 +59,8 @@ func (p *Pipeline) release(ctx context.Context, doing string, ready func(*destin
 		if err != nil {
 			return err
 		}
-		out = Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.URL(), Images: images}
-		if plan.Empty() {
-			return nil
-		}
-		if plan.Release != 0 {
-			out.Release = plan.Release
-		}
-		return p.run(ctx, w, plan, &puller{Podman: w.podman, from: d, tagged: p.localNames(d, images)})
+		out, err = p.carryOut(ctx, w, plan, images, &puller{Podman: w.podman, from: d, tagged: p.localNames(d, images)}, doing)
+		return err
 	})
 	return out, err
 }
@@ -72,13 +73,73 @@ func (p *Pipeline) Rollback(ctx context.Context, to int) (out Released, err erro
 		if err != nil {
 			return err
 		}
-		out = Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.URL()}
-		if plan.Release != 0 {
-			out.Release = plan.Release
-		}
-		return p.run(ctx, w, plan, &puller{Podman: w.podman})
+		out, err = p.carryOut(ctx, w, plan, nil, &puller{Podman: w.podman}, "rollback")
+		return err
 	})
 	return out, err
+}
+
+// carryOut carries out the plan of a release, with the project's hooks, and writes
+// down that it did.
+func (p *Pipeline) carryOut(ctx context.Context, w *workplace, plan release.Plan, images []Image, puller *puller, doing string) (Released, error) {
+	out := Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.URL(), Images: images}
+	if plan.Empty() {
+		return out, nil
+	}
+	facts := hookFacts{release: plan.Release, serving: plan.Serving, images: images}
+	entry := p.entry(ctx, plan, images, doing)
+	if err := w.journal.Append(entry); err != nil {
+		return Released{}, err
+	}
+	err := p.run(ctx, w, plan, puller, facts)
+	if noteErr := w.journal.Append(ended(entry, plan, err)); err == nil {
+		err = noteErr
+	}
+	if err != nil {
+		facts.err = err
+		// Whoever ended this command wants to know of the failure all the same.
+		return Released{}, errors.Join(err, p.hook(context.WithoutCancel(ctx), hookOnFailure, facts))
+	}
+	if plan.Release != 0 {
+		out.Release = plan.Release
+	}
+	facts.serving = out.Release
+	return out, p.hook(ctx, hookAfterRelease, facts)
+}
+
+// entry is what the journal says when a release begins.
+func (p *Pipeline) entry(ctx context.Context, plan release.Plan, images []Image, doing string) release.Entry {
+	e := release.Entry{
+		Time: time.Now().UTC(), Event: release.EventBegun, Release: plan.Release, Serving: plan.Serving,
+		Command: "bareboat " + doing, Revision: p.revision(ctx), Images: map[string]string{},
+	}
+	host, _ := os.Hostname() // it is unknown then
+	name := "?"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	e.Who = name + "@" + host
+	for _, i := range images {
+		if s, ok := p.Project.Service(i.Service); ok {
+			e.Images[i.Service] = s.Image.WithDigest(i.Digest).String()
+		}
+	}
+	return e
+}
+
+// ended is what it says when the release has ended.
+func ended(e release.Entry, plan release.Plan, err error) release.Entry {
+	began := e.Time
+	e.Time = time.Now().UTC()
+	e.Event, e.Seconds = release.EventDone, e.Time.Sub(began).Seconds()
+	if err != nil {
+		e.Event, e.Error = release.EventFailed, strings.Join(strings.Fields(err.Error()), " ")
+		return e
+	}
+	if plan.Release != 0 {
+		e.Serving = plan.Release
+	}
+	return e
 }
 
 // PlanRollback says what Rollback would do.
@@ -96,7 +157,7 @@ func (p *Pipeline) planRollback(ctx context.Context, w *workplace, to int) (rele
 	if err != nil {
 		return release.Plan{}, err
 	}
-	return release.NewRollback(p.Project.Name, to, false, actual)
+	return release.NewRollback(p.Project.Name, to, len(p.Project.Hooks.BeforeSwitch) > 0, actual)
 }
 
 // PlanDeploy says what Deploy would do.
@@ -115,9 +176,11 @@ func (p *Pipeline) PlanDeploy(ctx context.Context) (lines []string, err error) {
 	return lines, err
 }
 
+const nothingToDo = "nothing to do"
+
 func planLines(plan release.Plan) []string {
 	if plan.Empty() {
-		return []string{"nothing to do"}
+		return []string{nothingToDo}
 	}
 	return strings.Split(strings.TrimSpace(plan.String()), "\n")
 }
@@ -143,9 +206,10 @@ func (p *Pipeline) complete(ctx context.Context, d *destination, built []Image) 
 
 // workplace is what a release works with.
 type workplace struct {
-	podman *pods.Podman
-	edge   *release.Nginx
-	told   pods.Mount // by which the edge reads what it is told
+	podman  *pods.Podman
+	edge    *release.Nginx
+	told    pods.Mount // by which the edge reads what it is told
+	journal release.Journal
 }
 
 // locked calls do while no other release of the project runs.
@@ -176,7 +240,7 @@ func (p *Pipeline) forget() error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"edge", "releases.json", "lock"} {
+	for _, name := range []string{"edge", "releases.json", "journal.jsonl", "lock"} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return err
 		}
@@ -194,7 +258,7 @@ func (p *Pipeline) at(ctx context.Context, do func(*workplace) error) error {
 		return err
 	}
 	return p.withPodman(ctx, func(podman *pods.Podman) error {
-		return do(&workplace{podman: podman, edge: release.NewNginx(dir, podman), told: release.EdgeMount(dir)})
+		return do(&workplace{podman: podman, edge: release.NewNginx(dir, podman), told: release.EdgeMount(dir), journal: release.NewJournal(dir)})
 	})
 }
 
@@ -248,24 +312,30 @@ func (p *Pipeline) planDown(ctx context.Context, w *workplace, volumes bool) (re
 }
 
 // run carries a plan out and tells of its steps.
-func (p *Pipeline) run(ctx context.Context, w *workplace, plan release.Plan, images *puller) error {
+func (p *Pipeline) run(ctx context.Context, w *workplace, plan release.Plan, images *puller, facts hookFacts) error {
 	if plan.Note != "" {
 		p.notify(Event{Subject: p.Project.Name, Text: plan.Note, Warn: true})
 	}
 	d := release.NewDeployer(images, w.edge)
+	d.BeforeSwitch = func(ctx context.Context) error { return p.hook(ctx, hookBeforeSwitch, facts) }
+	var began time.Time
 	d.Report = func(e release.Event) {
-		subject := e.Step.Service
-		if subject == "" {
-			subject = p.Project.Name
+		out := Event{Subject: e.Step.Service, Step: e.Step.String(), State: e.State.String(), Release: plan.Release, Err: e.Err}
+		if out.Subject == "" {
+			out.Subject = p.Project.Name
 		}
 		switch e.State {
 		case release.Begun:
-			p.notify(Event{Subject: subject, Text: e.Step.String()})
+			began, out.Text = time.Now(), out.Step
+		case release.Done:
+			out.Seconds = time.Since(began).Seconds()
 		case release.Failed:
-			p.notify(Event{Subject: subject, Text: fmt.Sprintf("%s: failed: %v", e.Step, e.Err), Warn: true})
+			out.Seconds = time.Since(began).Seconds()
+			out.Text, out.Warn = fmt.Sprintf("%s: failed: %v", out.Step, e.Err), true
 		case release.Undone:
-			p.notify(Event{Subject: subject, Text: e.Step.String() + ": " + e.State.String(), Warn: true})
+			out.Text, out.Warn = out.Step+": "+out.State, true
 		}
+		p.notify(out)
 	}
 	return d.Run(ctx, plan)
 }
@@ -316,7 +386,7 @@ func (p *Pipeline) Down(ctx context.Context, volumes bool) error {
 		if plan.Empty() {
 			p.notify(Event{Subject: p.Project.Name, Text: "nothing to do"})
 		}
-		if err := p.run(ctx, w, plan, &puller{Podman: w.podman}); err != nil {
+		if err := p.run(ctx, w, plan, &puller{Podman: w.podman}, hookFacts{}); err != nil {
 			return err
 		}
 		return p.forget()

@@ -44,6 +44,13 @@ type Event struct {
 	Done, Total int64  // bytes, where Total is not zero
 	Warn        bool
 	Lasting     bool // it stays to be read when other things happen
+
+	// Of a step of a release: what it is, how far, and how long it took.
+	Step    string
+	State   string // begun, done, failed, taken back
+	Release int
+	Seconds float64
+	Err     error
 }
 
 func (p *Pipeline) notify(e Event) {

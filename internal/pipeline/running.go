@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"bareboat/internal/config"
 	"bareboat/pods"
+	"bareboat/pods/release"
 )
 
 // ErrNotRunning says that a service of the project has no pod that runs.
@@ -73,6 +75,9 @@ func (p *Pipeline) running(ctx context.Context, podman *pods.Podman, services []
 	var out []Running
 	for _, pod := range all {
 		service := pod.Labels[pods.LabelService]
+		if pod.Labels[pods.LabelRelease] == "" {
+			continue // a one-off
+		}
 		if len(services) == 0 || slices.Contains(services, service) {
 			out = append(out, describe(pod, service))
 		}
@@ -150,33 +155,68 @@ func someRun(pod pods.Pod) bool {
 	return slices.ContainsFunc(pod.Containers, func(c pods.ContainerState) bool { return c.State == pods.StateRunning })
 }
 
-// Start starts the newest pod of each of the services again, and waits until
-// it is healthy.
+// Start starts the pods of the release that serves, or served last, of each of the
+// services, and waits until they are healthy.
 func (p *Pipeline) Start(ctx context.Context, services []string) ([]string, error) {
+	return p.startEach(ctx, services, func(ctx context.Context, podman *pods.Podman, r Running, h *config.Health) (bool, error) {
+		if r.pod.Running() || done(r.pod) {
+			return false, nil
+		}
+		return true, startPod(ctx, podman, r.pod, h)
+	})
+}
+
+// Restart stops and starts the pods of services, or of all.
+func (p *Pipeline) Restart(ctx context.Context, services []string) ([]string, error) {
+	return p.startEach(ctx, services, func(ctx context.Context, podman *pods.Podman, r Running, h *config.Health) (bool, error) {
+		if done(r.pod) {
+			return false, nil
+		}
+		if err := podman.StopPod(ctx, r.Pod, 0); err != nil {
+			return false, err
+		}
+		return true, startPod(ctx, podman, r.pod, h)
+	})
+}
+
+// startEach does something to the pods that should run of each service, and gives
+// the names of those where it changed anything.
+func (p *Pipeline) startEach(ctx context.Context, services []string, do func(context.Context, *pods.Podman, Running, *config.Health) (bool, error)) ([]string, error) {
 	chosen, err := p.Services(services)
 	if err != nil {
 		return nil, err
 	}
 	var started []string
-	err = p.withPodman(ctx, func(podman *pods.Podman) error {
+	err = p.at(ctx, func(w *workplace) error {
+		records, err := w.edge.Records()
+		if err != nil {
+			return err
+		}
+		rec, _ := records.Find(records.Serving)
 		for _, s := range chosen {
-			all, err := p.running(ctx, podman, []string{s.Name})
+			all, err := p.running(ctx, w.podman, []string{s.Name})
 			if err != nil {
 				return err
 			}
-			if len(all) == 0 {
+			current := slices.DeleteFunc(slices.Clone(all), func(r Running) bool { return !rec.Has(r.Pod) })
+			if len(current) == 0 && len(all) > 0 {
+				current = all[:1] // nothing is recorded: the newest
+			}
+			if len(current) == 0 && s.Sidecar == "" {
 				return &pods.HintError{
 					Err:  fmt.Errorf("service %s of project %s has no pod", s.Name, p.Project.Name),
 					Hint: "bareboat up",
 				}
 			}
-			if all[0].pod.Running() {
-				continue
+			for _, r := range current {
+				changed, err := do(ctx, w.podman, r, s.Health)
+				if err != nil {
+					return err
+				}
+				if changed {
+					started = append(started, r.Pod)
+				}
 			}
-			if err := startPod(ctx, podman, all[0].pod, s.Health); err != nil {
-				return err
-			}
-			started = append(started, all[0].Pod)
 		}
 		return nil
 	})
@@ -259,4 +299,170 @@ func (p *Pipeline) Inspect(ctx context.Context, service string) (out []pods.Pod,
 		return err
 	})
 	return out, err
+}
+
+// containersOf are the running containers of services, or of all, by service.
+func (p *Pipeline) containersOf(ctx context.Context, podman *pods.Podman, services []string) (map[string][]string, error) {
+	all, err := p.running(ctx, podman, services)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]string{}
+	for _, r := range all {
+		for _, c := range r.pod.Containers {
+			if c.State == pods.StateRunning {
+				out[r.Service] = append(out[r.Service], c.Name)
+			}
+		}
+	}
+	return out, nil
+}
+
+// Top lists what runs in the containers of services, or of all: by container, a
+// heading and a line for each process.
+func (p *Pipeline) Top(ctx context.Context, services []string) (out map[string][]string, err error) {
+	out = map[string][]string{}
+	err = p.withPodman(ctx, func(podman *pods.Podman) error {
+		all, err := p.containersOf(ctx, podman, services)
+		for _, names := range all {
+			for _, name := range names {
+				if out[name], err = podman.Top(ctx, name); err != nil {
+					return err
+				}
+			}
+		}
+		return err
+	})
+	return out, err
+}
+
+// Stats tells what the containers of services, or of all, use now.
+func (p *Pipeline) Stats(ctx context.Context, services []string) (out []pods.Stats, err error) {
+	err = p.withPodman(ctx, func(podman *pods.Podman) error {
+		all, err := p.containersOf(ctx, podman, services)
+		if err != nil {
+			return err
+		}
+		var names []string
+		for _, list := range all {
+			names = append(names, list...)
+		}
+		if len(names) == 0 {
+			return nil
+		}
+		info, err := podman.Info(ctx)
+		if err != nil {
+			return err
+		}
+		for _, controller := range []string{"memory", "pids"} {
+			if !slices.Contains(info.CgroupControllers, controller) {
+				p.notify(Event{Subject: "podman", Text: "this user has no " + controller + " cgroup controller: what needs it is shown as 0", Warn: true})
+			}
+		}
+		out, err = podman.Stats(ctx, names)
+		return err
+	})
+	return out, err
+}
+
+// Events tells what Podman does to the project's containers, from since on.
+func (p *Pipeline) Events(ctx context.Context, since time.Time, follow bool, tell func(pods.Happening)) error {
+	return p.withPodman(ctx, func(podman *pods.Podman) error {
+		return podman.Events(ctx, map[string]string{pods.LabelProject: p.Project.Name}, since, follow, tell)
+	})
+}
+
+// RunOptions are what is different about a one-off from the service that it is of.
+type RunOptions struct {
+	pods.RunOptions
+	Command []string // empty: the service's
+	Env     map[string]string
+	User    string
+	WorkDir string
+	TTY     bool
+}
+
+// Run runs a one-off pod of a service beside it: with its image, variables, volumes,
+// networks and secrets, but without its ports, and the edge does not know it. It
+// gives the program's exit code.
+func (p *Pipeline) Run(ctx context.Context, service string, o RunOptions) (code int, err error) {
+	s, ok := p.Project.Service(service)
+	if !ok {
+		return -1, p.fault(service, "", fmt.Errorf("%w (there are: %s)", ErrNoService, p.serviceNames()))
+	}
+	d := p.openRegistry(ctx)
+	defer func() { err = errors.Join(err, d.close()) }()
+	image, err := d.resolve(ctx, s)
+	if err != nil {
+		return -1, err
+	}
+	secrets, named, err := p.secrets()
+	if err != nil {
+		return -1, err
+	}
+	err = p.withPodman(ctx, func(podman *pods.Podman) error {
+		puller := &puller{Podman: podman, from: d, tagged: p.localNames(d, []Image{image})}
+		if _, err := puller.Pull(ctx, image.Ref.String(), image.Insecure || isLoopback(image.Ref.Registry), io.Discard); err != nil {
+			return err
+		}
+		if err := p.ready(ctx, podman, s, secrets); err != nil {
+			return err
+		}
+		code, err = podman.Run(ctx, p.oneOff(s, image, named, o), o.RunOptions)
+		return err
+	})
+	return code, err
+}
+
+// ready makes what a one-off needs and no release has made yet.
+func (p *Pipeline) ready(ctx context.Context, podman *pods.Podman, s config.Service, secrets []release.Secret) error {
+	own := map[string]string{pods.LabelProject: p.Project.Name}
+	for _, v := range p.Project.Volumes {
+		if !v.External && slices.ContainsFunc(s.Mounts, func(m config.Mount) bool { return m.Kind == config.MountVolume && m.Source == v.Name }) {
+			if err := podman.EnsureVolume(ctx, v.Name, own); err != nil {
+				return err
+			}
+		}
+	}
+	for _, n := range p.Project.Networks {
+		if !n.External && slices.ContainsFunc(s.Networks, func(a config.Attachment) bool { return a.Network == n.Name }) {
+			if err := podman.EnsureNetwork(ctx, n.Name, own, n.Internal); err != nil {
+				return err
+			}
+		}
+	}
+	for _, secret := range secrets {
+		if err := podman.EnsureSecret(ctx, secret.Name, secret.Data, own); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// oneOff is the pod of a one-off.
+func (p *Pipeline) oneOff(s config.Service, image Image, named map[string]string, o RunOptions) pods.Spec {
+	spec := podOf(s, named)
+	spec.Name = fmt.Sprintf("%s-%s-run-%d", p.Project.Name, s.Name, time.Now().UnixNano())
+	spec.Ports, spec.Network.Alias = nil, nil
+	spec.Labels = map[string]string{pods.LabelProject: p.Project.Name, pods.LabelService: s.Name}
+	c := &spec.Containers[0]
+	c.Name = spec.Name + "-" + s.Name
+	c.Image = image.Ref.String()
+	c.Restart, c.Health = "no", &pods.Health{Test: []string{"NONE"}}
+	c.Labels = maps.Clone(spec.Labels)
+	c.Stdin, c.TTY = o.Stdin != nil, o.TTY
+	if len(o.Command) > 0 {
+		c.Command = o.Command
+	}
+	if o.User != "" {
+		c.User = o.User
+	}
+	if o.WorkDir != "" {
+		c.WorkDir = o.WorkDir
+	}
+	if c.Env == nil {
+		c.Env = map[string]string{}
+	}
+	maps.Copy(c.Env, o.Env)
+	return spec
 }

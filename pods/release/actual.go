@@ -136,8 +136,11 @@ func (a Actual) told() int {
 // recorded tells whether the pod is part of the release that was recorded last.
 func (a Actual) recorded(pod string) bool {
 	rec, ok := a.Records.Find(a.Records.Serving)
-	return ok && rec.has(pod)
+	return ok && rec.Has(pod)
 }
+
+// Serving is the number of the release that serves; zero is none.
+func (a Actual) Serving(project string) int { return a.serving(project) }
 
 // serving is the number of the release that serves: what was recorded last, or
 // what the edge was told where it leads to other pods, or the newest that runs.

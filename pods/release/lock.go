@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,37 @@ type Holder struct {
 	Host    string    `json:"host"`
 	Doing   string    `json:"doing"` // the command
 	Started time.Time `json:"started"`
+}
+
+// String says who it is and what they do.
+func (h Holder) String() string {
+	return fmt.Sprintf("%s runs (process %d of %s on %s, since %s)", h.Doing, h.PID, h.User, h.Host, h.Started.Local().Format(time.TimeOnly))
+}
+
+// LockHolder tells whether the project whose state is in dir is locked now, and by
+// whom. It asks the kernel's list: trying the lock would keep others from it.
+func LockHolder(dir string) (Holder, bool) {
+	path := filepath.Join(dir, "lock")
+	var is unix.Stat_t
+	if err := unix.Stat(path, &is); err != nil {
+		return Holder{}, false
+	}
+	text, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return Holder{}, false
+	}
+	file := fmt.Sprintf(" %02x:%02x:%d ", unix.Major(is.Dev), unix.Minor(is.Dev), is.Ino) // proc_locks(5)
+	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, " FLOCK ") || !strings.Contains(line, file) {
+			continue
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return Holder{}, true
+		}
+		return readHolder(f), true
+	}
+	return Holder{}, false
 }
 
 // LockedError says that somebody else is at it.

@@ -514,7 +514,7 @@ func (p *planner) old() []pod {
 func (p *planner) leftover() string {
 	serving := p.actual.serving(p.desired.Project)
 	for _, is := range p.pods {
-		if serving == 0 || is.release <= serving || !active(is) || p.rollback != nil && p.rollback.has(is.Name) {
+		if serving == 0 || is.release <= serving || !active(is) || p.rollback != nil && p.rollback.Has(is.Name) {
 			continue
 		}
 		if slices.ContainsFunc(p.chosen, func(c choice) bool { return c.keep != nil && c.keep.Name == is.Name }) {

@@ -357,7 +357,7 @@ func (p *planner) grace(is pod) time.Duration {
 // madeOf is the service as it was when the pod was released, as far as is known.
 func (p *planner) madeOf(is pod) (Service, bool) {
 	for _, rec := range slices.Backward(p.actual.Records.List) {
-		if rec.has(is.Name) {
+		if rec.Has(is.Name) {
 			return rec.service(is.service)
 		}
 	}

@@ -24,8 +24,8 @@ type Record struct {
 	Rejected bool                // a rollback left it
 }
 
-// has tells whether the pod is one of the release's.
-func (r Record) has(name string) bool {
+// Has tells whether the pod is one of the release's.
+func (r Record) Has(name string) bool {
 	for _, names := range r.Pods {
 		if slices.Contains(names, name) {
 			return true
@@ -85,7 +85,7 @@ func (r Records) Before() (Record, bool) {
 // Needs tells whether a pod is part of a release that serves or may be gone
 // back to.
 func (r Records) Needs(pod string) bool {
-	return slices.ContainsFunc(r.List, func(rec Record) bool { return rec.has(pod) })
+	return slices.ContainsFunc(r.List, func(rec Record) bool { return rec.Has(pod) })
 }
 
 // reads tells whether a container of the service is given the secret.
