@@ -8,11 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containers/podman/v5/pkg/bindings/containers"
+	"github.com/containers/podman/v5/pkg/bindings/images"
 	"github.com/containers/podman/v5/pkg/bindings/pods"
 	"github.com/containers/podman/v5/pkg/domain/entities/types"
+	"github.com/containers/podman/v5/pkg/specgen"
 )
 
 // labelSpec holds the hash of the spec that a pod was made from.
@@ -48,6 +51,11 @@ func (p *Podman) createPod(ctx context.Context, spec Spec) (Pod, error) {
 	if err != nil {
 		return Pod{}, err
 	}
+	for i, c := range spec.Containers {
+		if err := p.withoutRoot(ctx, c, generators[i]); err != nil {
+			return Pod{}, err
+		}
+	}
 	pod, err := p.ensurePod(ctx, spec, hash)
 	if err != nil {
 		return Pod{}, err
@@ -62,6 +70,25 @@ func (p *Podman) createPod(ctx context.Context, spec Spec) (Pod, error) {
 		}
 	}
 	return p.Pod(ctx, spec.Name)
+}
+
+// withoutRoot runs a container as nobody in particular that must not be root, where
+// its image would have it so.
+func (p *Podman) withoutRoot(ctx context.Context, c Container, g *specgen.SpecGenerator) error {
+	if !c.NonRoot || c.User != "" {
+		return nil
+	}
+	image, err := images.GetImage(p.call(ctx), c.Image, nil)
+	if err != nil {
+		return fail("look at image "+c.Image, err)
+	}
+	user, _, _ := strings.Cut(image.User, ":")
+	if user != "" && user != "0" && user != "root" {
+		return nil
+	}
+	g.User = NonRootUser
+	p.warn(`container %s runs as %s, though its image says root; user: "0" lets it`, c.Name, NonRootUser)
+	return nil
 }
 
 // ensurePod gives the pod without its containers, or as far as it got before.

@@ -47,7 +47,21 @@ func (e *UnhealthyError) Hints() []string {
 	if len(e.Log) == 0 {
 		return []string{"its log is empty"}
 	}
-	return append([]string{"the end of its log:"}, e.Log...)
+	hints := append([]string{"the end of its log:"}, e.Log...)
+	text := strings.ToLower(strings.Join(e.Log, "\n"))
+	for _, cause := range causes {
+		if strings.Contains(text, cause.says) {
+			hints = append(hints, cause.hint)
+		}
+	}
+	return hints
+}
+
+// causes are what programs say that need more than they are given unless asked for.
+var causes = []struct{ says, hint string }{
+	{"read-only file system", "its root is read-only: tmpfs or volumes for the folders that it writes to, or read_only: false"},
+	{"permission denied", "it may not be root, and has no capabilities: user, and cap_add, ask for more"},
+	{"operation not permitted", "it may not be root, and has no capabilities: user, and cap_add, ask for more"},
 }
 
 const (

@@ -57,6 +57,10 @@ type Port struct {
 	Protocol  string // tcp or udp; empty is tcp
 }
 
+// NonRootUser is whom a container runs as that must not be root, with an image that
+// does not name anybody: that of distroless images.
+const NonRootUser = "65532:65532"
+
 // Container says what one container of a pod should be. Empty fields leave
 // what the image says.
 type Container struct {
@@ -66,6 +70,7 @@ type Container struct {
 	Command     []string
 	Env         map[string]string
 	User        string
+	NonRoot     bool `json:",omitempty"` // with an image that says root, run as NonRootUser
 	WorkDir     string
 	Labels      map[string]string
 	Mounts      []Mount

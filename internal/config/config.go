@@ -119,13 +119,14 @@ type Service struct {
 	Env        map[string]string
 	ReleaseEnv map[string]string // override Env; values may hold the marks
 	User       string
+	NonRoot    bool // the file does not say which user: not root, whatever the image says
 	WorkDir    string
 	Hostname   string
 	Labels     map[string]string
 	Init       bool
 
 	Mounts   []Mount
-	ReadOnly bool // read-only root
+	ReadOnly bool // read-only root, unless the file says otherwise
 
 	NetworkMode NetworkMode
 	Networks    []Attachment // of NetworkBridge

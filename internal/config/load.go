@@ -185,6 +185,8 @@ type reader struct {
 	file     string
 	warnings []string
 	ignored  []loader.UnsupportedAttribute
+
+	saysReadOnly map[string]bool // by service: the file has read_only
 }
 
 func (r *reader) warn(format string, args ...any) {
@@ -207,7 +209,27 @@ func (r *reader) read(ctx context.Context, files []string, o Options) (*types.Pr
 	if err != nil {
 		return nil, err
 	}
+	if err := r.explicit(ctx, options); err != nil {
+		return nil, err
+	}
 	return options.LoadProject(ctx)
+}
+
+// explicit notes which services say whether their root is read-only: the library's
+// project cannot tell no from nothing.
+func (r *reader) explicit(ctx context.Context, options *cli.ProjectOptions) error {
+	model, err := options.LoadModel(ctx)
+	if err != nil {
+		return err
+	}
+	r.saysReadOnly = map[string]bool{}
+	services, _ := model["services"].(map[string]any)
+	for name, service := range services {
+		keys, _ := service.(map[string]any)
+		_, r.saysReadOnly[name] = keys["read_only"]
+	}
+	r.warnings, r.ignored = nil, nil // they come again
+	return nil
 }
 
 // interpolation is Compose's, but an unset variable becomes a warning of ours

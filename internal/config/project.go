@@ -34,6 +34,9 @@ func (r *reader) project(model *types.Project) (*Project, error) {
 		if err != nil {
 			return nil, r.fault(name, err)
 		}
+		if !r.saysReadOnly[name] {
+			s.isolate()
+		}
 		p.Services = append(p.Services, s)
 	}
 	if len(p.Services) == 0 {

@@ -35,6 +35,7 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 		Env:        environment(in.Environment),
 		ReleaseEnv: ext.env,
 		User:       in.User,
+		NonRoot:    in.User == "",
 		WorkDir:    in.WorkingDir,
 		Hostname:   in.Hostname,
 		Labels:     in.Labels,
@@ -78,6 +79,21 @@ func service(p *types.Project, in types.ServiceConfig) (Service, error) {
 	}
 	return s, nil
 }
+
+// isolate makes the root read-only, where the file does not say, with a place for
+// temporary files.
+func (s *Service) isolate() {
+	s.ReadOnly = true
+	for _, m := range s.Mounts {
+		if m.Target == tmp {
+			return
+		}
+	}
+	s.Mounts = append(s.Mounts, Mount{Kind: MountTmpfs, Target: tmp})
+}
+
+// tmp is where programs write what need not last.
+const tmp = "/tmp"
 
 func environment(in types.MappingWithEquals) map[string]string {
 	out := map[string]string{}

@@ -168,6 +168,7 @@ func container(s config.Service, named map[string]string) pods.Container {
 		Command:     s.Command,
 		Env:         maps.Clone(s.Env),
 		User:        s.User,
+		NonRoot:     s.NonRoot,
 		WorkDir:     s.WorkDir,
 		Labels:      maps.Clone(s.Labels),
 		Mounts:      mountsOf(s),

@@ -32,6 +32,7 @@ const (
 	listen    = ":8000"
 	slowness  = 1500 * time.Millisecond
 	failAfter = 3 // looks at its health
+	grace     = 8 * time.Second
 )
 
 func main() {
@@ -97,20 +98,18 @@ func serve() error {
 	server := &http.Server{Addr: listen, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	ended := make(chan error, 1)
 	go func() { ended <- server.ListenAndServe() }()
-	for {
-		select {
-		case err := <-ended:
-			return err
-		case <-ctx.Done():
-		}
-		if t.fault == faultStubborn {
-			<-ended
-		}
-		t.sendAway()
-		last, cancel := context.WithTimeout(context.Background(), 8*time.Second)
-		defer cancel()
-		return server.Shutdown(last)
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
 	}
+	if t.fault == faultStubborn {
+		return <-ended
+	}
+	t.sendAway()
+	last, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	return server.Shutdown(last)
 }
 
 func (t *target) health(w http.ResponseWriter, _ *http.Request) {
