@@ -51,7 +51,7 @@ var onlyIn = map[string][]string{
 	"github.com/google/go-containerregistry": {"registry", "internal/bench"},
 	"github.com/compose-spec/compose-go":     {"internal/config"},
 	"github.com/spf13/cobra":                 {"internal/cli"},
-	"github.com/gorilla/websocket":           {"chat", "pods/proxy", "internal/downtime"},
+	"github.com/gorilla/websocket":           {"chat", "pods/proxy", "internal/downtime", "internal/bench/target"},
 	"modernc.org/sqlite":                     {"chat/store"},
 	"github.com/ProtonMail/go-crypto":        {"builder/debian"},
 	"github.com/secure-systems-lab":          {"registry/cosign"},

@@ -17,6 +17,11 @@ func DownPlan(project string, a Actual, volumes bool) Plan {
 		}
 	}
 	plan.Steps = append(backends, others...)
+	for _, p := range a.Pods {
+		if p.Labels[pods.LabelProject] == project && p.Labels[pods.LabelRelease] == "" { // a one-off that was left
+			plan.Steps = append(plan.Steps, Step{Action: Remove, Service: p.Labels[pods.LabelService], Name: p.Name})
+		}
+	}
 	for _, n := range a.Networks {
 		if n.Labels[pods.LabelProject] == project {
 			plan.Steps = append(plan.Steps, Step{Action: RemoveNetwork, Name: n.Name})
@@ -25,6 +30,11 @@ func DownPlan(project string, a Actual, volumes bool) Plan {
 	for _, v := range a.Volumes {
 		if volumes && v.Labels[pods.LabelProject] == project {
 			plan.Steps = append(plan.Steps, Step{Action: RemoveVolume, Name: v.Name})
+		}
+	}
+	for _, s := range a.Secrets {
+		if s.Labels[pods.LabelProject] == project {
+			plan.Steps = append(plan.Steps, Step{Action: RemoveSecret, Name: s.Name})
 		}
 	}
 	if a.Told != nil {

@@ -405,7 +405,9 @@ stop and remove shop-chat-r1
 stop and remove shop-edge-r1
 stop and remove shop-once-r1
 stop and remove shop-worker-r1
+stop and remove shop-chat-run-1
 remove network shop_default
+remove secret shop_key_1
 remove what the edge was told
 `},
 		{true, `
@@ -414,12 +416,16 @@ stop and remove shop-chat-r1
 stop and remove shop-edge-r1
 stop and remove shop-once-r1
 stop and remove shop-worker-r1
+stop and remove shop-chat-run-1
 remove network shop_default
 remove volume shop_run
+remove secret shop_key_1
 remove what the edge was told
 `},
 	} {
 		w := running(t)
+		w.secrets["shop_key_1"] = pods.Secret{Name: "shop_key_1", Labels: map[string]string{pods.LabelProject: "shop"}}
+		w.pods["shop-chat-run-1"] = &madePod{pod: pods.Pod{Name: "shop-chat-run-1", Labels: map[string]string{pods.LabelProject: "shop", pods.LabelService: "chat"}, Containers: []pods.ContainerState{{Name: "x"}}}}
 		w.volumes["other"] = pods.Volume{Name: "other", Labels: map[string]string{pods.LabelProject: "other"}}
 		actual, err := release.Observe(t.Context(), w, w)
 		if err != nil {
@@ -432,7 +438,7 @@ remove what the edge was told
 		if err := release.NewDeployer(w, w).Run(t.Context(), plan); err != nil {
 			t.Fatal(err)
 		}
-		if len(w.pods)+len(w.networks) != 0 || w.told != nil || w.volumes["other"].Name == "" {
+		if len(w.pods)+len(w.networks)+len(w.secrets) != 0 || w.told != nil || w.volumes["other"].Name == "" {
 			t.Errorf("left: %s", w.state())
 		}
 		if _, there := w.volumes["shop_run"]; there == c.volumes {
