@@ -74,7 +74,7 @@ func (g *GoSource) seen(ctx context.Context, c *cache.Cache, key oci.Digest, dir
 	if err != nil {
 		return goSeen{}, err
 	}
-	if seen, err = look(packages, gomod, variable(env, "GOMODCACHE")); err != nil {
+	if seen, err = look(packages, dir, gomod, variable(env, "GOMODCACHE")); err != nil {
 		return goSeen{}, fmt.Errorf("read the source of %s: %w", g.Package, err)
 	}
 	return seen, c.Save(kindGo, key, seen)
@@ -129,8 +129,15 @@ func (g *GoSource) list(ctx context.Context, dir string, env []string) ([]goPack
 // look notes what the packages are made of. Those of the standard library are
 // known by the toolchain, and those of downloaded modules by their sums, which
 // the go command holds to be unchanging as well.
-func look(packages []goPackage, gomod, modCache string) (goSeen, error) {
-	l := looker{top: filepath.Dir(gomod), folders: map[string]bool{}, trees: map[string]bool{}, files: map[string]bool{}}
+func look(packages []goPackage, dir, gomod, modCache string) (goSeen, error) {
+	top := filepath.Dir(gomod)
+	if gomod == "" { // files that are in no module
+		var err error
+		if top, err = filepath.Abs(dir); err != nil {
+			return goSeen{}, err
+		}
+	}
+	l := looker{top: top, folders: map[string]bool{}, trees: map[string]bool{}, files: map[string]bool{}}
 	sums, err := goSums(filepath.Join(l.top, "go.sum"))
 	if err != nil {
 		return goSeen{}, err
@@ -149,8 +156,11 @@ func look(packages []goPackage, gomod, modCache string) (goSeen, error) {
 	for name, sum := range modules {
 		l.seen.Inputs.Add("module "+name, "%s", sum)
 	}
-	for _, name := range []string{gomod, filepath.Join(l.top, "go.sum"), filepath.Join(l.top, "vendor", "modules.txt")} {
-		l.files[name] = name == gomod
+	if gomod != "" {
+		l.files[gomod] = true
+	}
+	for _, name := range []string{filepath.Join(l.top, "go.sum"), filepath.Join(l.top, "vendor", "modules.txt")} {
+		l.files[name] = false
 	}
 	return l.read()
 }

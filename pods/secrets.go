@@ -52,6 +52,16 @@ func (p *Podman) Secrets(ctx context.Context, labels map[string]string) ([]Secre
 	}
 	var out []Secret
 	for _, s := range list {
+		if s.Spec.Labels == nil { // Podman before 4.7 lists none
+			one, err := secrets.Inspect(p.call(ctx), s.ID, nil)
+			if status(err) == http.StatusNotFound {
+				continue // gone since the list was made
+			}
+			if err != nil {
+				return nil, fail("look at secret "+s.Spec.Name, err)
+			}
+			s = one
+		}
 		if carries(s.Spec.Labels, labels) {
 			out = append(out, Secret{Name: s.Spec.Name, Labels: s.Spec.Labels})
 		}

@@ -62,10 +62,11 @@ func (e *example) says(want string) {
 	}
 }
 
-// pods are the names of the project's pods, whatever their state.
+// pods are the names of the project's pods that run. Those of earlier releases are
+// kept, stopped.
 func (e *example) pods() string {
 	e.t.Helper()
-	return podman(e.t, "pod", "ps", "--filter", "label=bareboat.project="+e.name, "--sort", "name", "--format", "{{.Name}}")
+	return podman(e.t, "pod", "ps", "--filter", "label=bareboat.project="+e.name, "--filter", "status=running", "--sort", "name", "--format", "{{.Name}}")
 }
 
 func (e *example) hasPods(services ...string) {

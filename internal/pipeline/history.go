@@ -151,7 +151,7 @@ func (p *Pipeline) Status(ctx context.Context) (out Status, err error) {
 				out.Pods = append(out.Pods, r)
 			}
 		}
-		out.Missing = missing(p.Project.Services, out.Pods)
+		out.Missing = p.missing(out.Pods)
 		return nil
 	})
 	if err != nil {
@@ -166,15 +166,15 @@ func (p *Pipeline) Status(ctx context.Context) (out Status, err error) {
 }
 
 // missing are the services of which fewer pods run than should.
-func missing(services []config.Service, running []Running) []string {
+func (p *Pipeline) missing(running []Running) []string {
 	out := []string{}
-	for _, s := range services {
+	for _, s := range p.Project.Services {
 		want := s.Replicas
 		if s.Sidecar != "" {
 			want = 0
 		}
 		for _, r := range running {
-			if r.Service == s.Name && (r.pod.Running() || done(r.pod)) {
+			if r.Service == s.Name && (r.pod.Running() || p.isJob(s.Name) && done(r.pod)) {
 				want--
 			}
 		}
@@ -183,6 +183,15 @@ func missing(services []config.Service, running []Running) []string {
 		}
 	}
 	return out
+}
+
+// isJob tells whether others wait until the service has come to its end.
+func (p *Pipeline) isJob(service string) bool {
+	return slices.ContainsFunc(p.Project.Services, func(s config.Service) bool {
+		return slices.ContainsFunc(s.DependsOn, func(d config.Dependency) bool {
+			return d.Service == service && d.Condition == release.ConditionCompleted
+		})
+	})
 }
 
 // done tells whether the pod came to its end, and well, as a job does.

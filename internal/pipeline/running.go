@@ -159,7 +159,7 @@ func someRun(pod pods.Pod) bool {
 // services, and waits until they are healthy.
 func (p *Pipeline) Start(ctx context.Context, services []string) ([]string, error) {
 	return p.startEach(ctx, services, func(ctx context.Context, podman *pods.Podman, r Running, h *config.Health) (bool, error) {
-		if r.pod.Running() || done(r.pod) {
+		if r.pod.Running() {
 			return false, nil
 		}
 		return true, startPod(ctx, podman, r.pod, h)
@@ -169,9 +169,6 @@ func (p *Pipeline) Start(ctx context.Context, services []string) ([]string, erro
 // Restart stops and starts the pods of services, or of all.
 func (p *Pipeline) Restart(ctx context.Context, services []string) ([]string, error) {
 	return p.startEach(ctx, services, func(ctx context.Context, podman *pods.Podman, r Running, h *config.Health) (bool, error) {
-		if done(r.pod) {
-			return false, nil
-		}
 		if err := podman.StopPod(ctx, r.Pod, 0); err != nil {
 			return false, err
 		}
@@ -209,6 +206,9 @@ func (p *Pipeline) startEach(ctx context.Context, services []string, do func(con
 				}
 			}
 			for _, r := range current {
+				if p.isJob(s.Name) && done(r.pod) {
+					continue
+				}
 				changed, err := do(ctx, w.podman, r, s.Health)
 				if err != nil {
 					return err
