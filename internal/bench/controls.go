@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -50,8 +49,12 @@ func (r *releases) control(ctx context.Context, w io.Writer) error {
 		}
 		fmt.Fprintf(os.Stderr, "control: %s\n", c.name)
 		noticed, err := r.controlOne(ctx, c)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+			r.wrong("%s: %v", c.name, err)
+			noticed = []string{"it could not be done"}
 		}
 		if len(noticed) == 0 {
 			r.wrong("nothing was noticed of: %s", c.name)
@@ -148,12 +151,9 @@ func (r *releases) compose(ctx context.Context) (func(), func(context.Context) e
 
 // alone gives a name and a free port to what is no project of bareboat's.
 func (r *releases) alone() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	r.port = l.Addr().(*net.TCPAddr).Port
-	return fmt.Sprintf("bench-control-%d", r.port), l.Close()
+	var err error
+	r.port, err = freePort()
+	return fmt.Sprintf("bench-control-%d", r.port), err
 }
 
 // answers waits until the site does.

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -133,14 +134,25 @@ func (r *releases) changed(fault string) []string {
 	return []string{fmt.Sprint("MARK=", r.mark), "TARGET_FAULT=" + fault}
 }
 
+// The ports that sites are at: below those that Linux gives to connections, of which
+// the load makes many, and those that bareboat leases.
+const firstPort, lastPort = 18200, 19999
+
+// freePort finds one that nobody listens on.
+func freePort() (int, error) {
+	for range lastPort - firstPort {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		if l, err := net.Listen("tcp", fmt.Sprint(":", port)); err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, fmt.Errorf("no port from %d to %d is free", firstPort, lastPort)
+}
+
 // up brings the project up under a name and a port of its own.
 func (r *releases) up(ctx context.Context, name string) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	r.port = l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
+	var err error
+	if r.port, err = freePort(); err != nil {
 		return err
 	}
 	r.project = fmt.Sprintf("bench-%s-%d", name, r.port)
