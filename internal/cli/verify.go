@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -54,7 +56,7 @@ there are none among browsers, count only with --strict.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&v.site, "url", "", "the site, http://HOST[:PORT] (default: the project's)")
+	f.StringVar(&v.site, "url", "", "the site, http[s]://HOST[:PORT] (default: the project's); SSL_CERT_FILE names the authority of a certificate of one's own")
 	f.DurationVar(&v.duration, "duration", 0, "how long, where there is no COMMAND")
 	f.IntVar(&v.repeat, "repeat", 1, "how often COMMAND is run, one after the other")
 	f.Float64Var(&v.Rate, "rate", 200, "requests a second")
@@ -81,6 +83,8 @@ func (a *app) verifySite(ctx context.Context, v verification, command []string) 
 	switch {
 	case (len(command) == 0) == (v.duration == 0):
 		return usage("say what is done meanwhile: either -- COMMAND, or --duration for nothing")
+	case v.Source != "" && net.ParseIP(v.Source) == nil:
+		return usage("--source %q is no IP address", v.Source)
 	case v.Rate <= 0 || v.Talk <= 0 || v.Clients < 1 || v.Rooms < 1 || v.repeat < 1:
 		return usage("--rate, --messages, --clients, --rooms and --repeat are above 0")
 	}
@@ -92,23 +96,36 @@ func (a *app) verifySite(ctx context.Context, v verification, command []string) 
 		v.site = p.URL()
 	}
 	site, err := url.Parse(v.site)
-	if err != nil || site.Scheme != "http" || site.Host == "" {
-		return usage("--url %q is not http://HOST[:PORT]", v.site)
+	if err != nil || site.Scheme != "http" && site.Scheme != "https" || site.Host == "" {
+		return usage("--url %q is not http[s]://HOST[:PORT]", v.site)
 	}
 	v.URL, v.Echoes = site, v.Clients
 	report, err := downtime.Run(ctx, v.Options, func(ctx context.Context) error { return v.during(ctx, command) })
-	if err != nil {
+	if len(report.Lines) == 0 {
 		return err
 	}
+	return a.tell(report, v, err)
+}
+
+// tell prints the report, also when the command failed: what people met of that is
+// what one wants to know.
+func (a *app) tell(report downtime.Report, v verification, failed error) error {
+	write := report.Write
 	if v.json {
-		err = a.printJSON(report)
-	} else {
-		err = report.Write(a.stdout)
+		write = func(io.Writer) error { return a.printJSON(report) }
 	}
-	if noticed := report.Noticed(v.strict); err == nil && len(noticed) > 0 {
-		return errors.New("people would have noticed: " + strings.Join(noticed, "; "))
+	if err := write(a.stdout); err != nil {
+		return err
 	}
-	return err
+	noticed := report.Noticed(v.strict)
+	switch words := "people would have noticed: " + strings.Join(noticed, "; "); {
+	case len(noticed) == 0:
+		return failed
+	case failed != nil:
+		return fmt.Errorf("%w; %s", failed, words)
+	default:
+		return errors.New(words)
+	}
 }
 
 // during runs the command, or waits.

@@ -15,6 +15,7 @@ package downtime
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"net/url"
 	"sync"
@@ -23,7 +24,8 @@ import (
 
 // Options say what load there is. A part whose path is empty is left out.
 type Options struct {
-	URL     *url.URL      // http://HOST[:PORT], of the site
+	URL     *url.URL      // http[s]://HOST[:PORT], of the site
+	TLS     *tls.Config   // for https; nil trusts whom the system trusts
 	Rate    float64       // requests a second, over all models
 	Paths   []string      // that are asked for in turn; at least one
 	Slow    string        // a path that takes its time to answer

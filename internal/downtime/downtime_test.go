@@ -2,6 +2,8 @@ package downtime_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -68,6 +70,11 @@ func (s *site) does(fault string) bool { return s.fault.Load() == fault }
 // newSite listens with connections that can be reset while they are idle.
 func newSite(t *testing.T) *site {
 	t.Helper()
+	return startSite(t, false)
+}
+
+func startSite(t *testing.T, withTLS bool) *site {
+	t.Helper()
 	s := &site{rooms: map[string]*room{}, conns: map[*websocket.Conn]bool{}}
 	s.fault.Store("")
 	mux := http.NewServeMux()
@@ -104,7 +111,12 @@ func newSite(t *testing.T) *site {
 	})
 	mux.HandleFunc("/echo", s.echo)
 	mux.HandleFunc("/ws", s.chat)
-	s.Server = httptest.NewServer(mux)
+	s.Server = httptest.NewUnstartedServer(mux)
+	if withTLS {
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
 	t.Cleanup(func() {
 		s.fault.Store("")
 		s.Close()
@@ -134,6 +146,9 @@ func (s *site) echo(w http.ResponseWriter, r *http.Request) {
 		kind, data, err := c.ReadMessage()
 		if err != nil {
 			return
+		}
+		if s.does("hang") {
+			continue
 		}
 		if s.does("echo something else") {
 			data = []byte("else")
@@ -172,7 +187,12 @@ func (s *site) chat(w http.ResponseWriter, r *http.Request) {
 			s.leave(me)
 			return
 		}
+		if s.does("hang") {
+			continue
+		}
 		switch f.T {
+		case "ping":
+			me.write(frame{T: "pong"})
 		case "hello":
 			s.enter(me, f)
 		case "send":
@@ -232,6 +252,12 @@ func (s *site) say(m *member, f frame) {
 			}
 			for _, said := range r.messages[seq-1:] {
 				to.write(said)
+			}
+			if s.does("tell again") {
+				to.write(f)
+			}
+			if s.does("tell the past") && seq > 1 {
+				to.write(r.messages[seq-2])
 			}
 		}
 	}
@@ -312,6 +338,10 @@ func TestFaults(t *testing.T) {
 		{"echo something else", "8 WebSockets", "another message came back", 300 * time.Millisecond},
 		{"lose messages", "8 chat clients", "message missing or out of order", 300 * time.Millisecond},
 		{"double messages", "8 chat clients", "message doubled", 300 * time.Millisecond},
+		{"tell again", "8 chat clients", "message again or out of order on one connection", 300 * time.Millisecond},
+		{"tell the past", "8 chat clients", "message again or out of order on one connection", 300 * time.Millisecond},
+		{"hang", "8 WebSockets", "hung: nothing came for 5s", 6 * time.Second},
+		{"hang", "8 chat clients", "hung: nothing came for 5s", 6 * time.Second},
 	} {
 		t.Run(c.fault+", "+c.who, func(t *testing.T) {
 			t.Parallel()
@@ -412,6 +442,58 @@ func TestOutage(t *testing.T) {
 	}
 	if l := report.Lines[2]; l.Why["refused"] == 0 {
 		t.Errorf("new connections were not refused: %+v", l)
+	}
+}
+
+// A chat in which nobody speaks for long is not one that hangs.
+func TestSilentChat(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	o := s.options(t)
+	o.Talk, o.Lead = 0.01, 3*time.Second
+	report := s.run(t, o, s.sendAway)
+	if noticed := report.Noticed(true); len(noticed) > 0 {
+		t.Errorf("noticed %q", noticed)
+	}
+	if chat := report.Lines[len(report.Lines)-1]; chat.Moves != 8 {
+		t.Errorf("the chat's clients: %+v", chat)
+	}
+}
+
+// A site behind TLS is loaded like any other.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	s := startSite(t, true)
+	o := s.options(t)
+	if _, err := downtime.Run(t.Context(), o, func(context.Context) error { return nil }); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("a certificate that nobody trusts: %v", err)
+	}
+	o.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
+	o.TLS.RootCAs.AddCert(s.Certificate())
+	report := s.run(t, o, s.sendAway)
+	if noticed := report.Noticed(true); len(noticed) > 0 {
+		t.Errorf("noticed %q", noticed)
+	}
+	if chat := report.Lines[len(report.Lines)-1]; chat.Count < 3 || chat.Moves != 8 {
+		t.Errorf("the chat's clients: %+v", chat)
+	}
+}
+
+// A site that goes away for good is noticed, and waited for no longer than need be.
+func TestGoneForGood(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	o := s.options(t)
+	o.Slow, o.Upload, o.Post, o.Clients, o.Rooms = "", "", "", 1, 1
+	report := s.run(t, o, func() {
+		s.Listener.Close()
+		s.CloseClientConnections()
+		s.closeAll(0)
+	})
+	for _, l := range report.Lines {
+		if l.Failed == 0 {
+			t.Errorf("nobody noticed: %+v", l)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -48,14 +49,22 @@ func dialer(o Options) dialFunc {
 	if o.Source != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(o.Source)}
 	}
-	return func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", hostPort(o.URL)) }
+	through := d.DialContext
+	if o.URL.Scheme == "https" {
+		through = (&tls.Dialer{NetDialer: d, Config: o.TLS}).DialContext
+	}
+	return func(ctx context.Context) (net.Conn, error) { return through(ctx, "tcp", hostPort(o.URL)) }
 }
 
 func hostPort(u *url.URL) string {
-	if u.Port() == "" {
-		return net.JoinHostPort(u.Hostname(), "80")
+	port := "80"
+	switch {
+	case u.Port() != "":
+		return u.Host
+	case u.Scheme == "https":
+		port = "443"
 	}
-	return u.Host
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // client sends requests according to a model.

@@ -11,6 +11,7 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	echoEvery = 100 * time.Millisecond
 	// hung is how long a socket may say nothing that should.
 	hung = 5 * time.Second
+	// askEvery is how often a client of the chat asks for a sign of life: a room in
+	// which nobody speaks is not one that hangs.
+	askEvery = time.Second
 	// comeBack spreads those who dial again.
 	comeBack = 100 * time.Millisecond
 )
@@ -30,31 +34,39 @@ const (
 func shake(ctx context.Context, site *url.URL, dial dialFunc, jar http.CookieJar, path string, protocols ...string) (*websocket.Conn, error) {
 	d := websocket.Dialer{
 		HandshakeTimeout: requestTimeout, Subprotocols: protocols, Jar: jar,
-		NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}
-	at, resp, err := d.DialContext(ctx, "ws://"+site.Host+path, http.Header{"Origin": {"http://" + site.Host}})
+	// With https, dial has spoken TLS already.
+	d.NetDialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }
+	d.NetDialTLSContext = d.NetDialContext
+	origin := site.Scheme + "://" + site.Host
+	at, resp, err := d.DialContext(ctx, "ws"+strings.TrimPrefix(origin, "http")+path, http.Header{"Origin": {origin}})
 	if err != nil && resp != nil {
 		return nil, fmt.Errorf("answer %d", resp.StatusCode)
 	}
 	return at, err
 }
 
-// code is how a connection was closed; 1006 without a word, as browsers say.
-func code(err error) string {
+// ended counts how a connection ended: one that hung is none that was closed, and
+// one that was closed without a word counts as 1006, as browsers say. A restart that
+// is announced is no fault.
+func (t *tally) ended(err error) {
 	var closed *websocket.CloseError
 	var timeout net.Error
+	code := websocket.CloseAbnormalClosure
 	switch {
 	case errors.As(err, &closed):
-		return fmt.Sprint(closed.Code)
+		code = closed.Code
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return "hung"
+		t.blame(fmt.Sprint("hung: nothing came for ", hung))
+		return
 	}
-	return "1006"
+	t.closed(fmt.Sprint(code))
+	switch code {
+	case websocket.CloseNormalClosure, websocket.CloseGoingAway, websocket.CloseServiceRestart:
+	default:
+		t.blame(fmt.Sprint("closed with ", code))
+	}
 }
-
-// bad tells whether an ending is one that people notice as a fault: a restart that
-// is announced is none.
-func bad(code string) bool { return code != "1012" && code != "1001" && code != "1000" }
 
 // echoes are clients of a WebSocket that sends back what it gets. Each comes back
 // when it is closed.
@@ -88,10 +100,7 @@ func (e *echoes) person(ctx context.Context, at *websocket.Conn) {
 		if ctx.Err() != nil {
 			return
 		}
-		end := code(err)
-		if e.closed(end); bad(end) {
-			e.blame("closed with " + end)
-		}
+		e.ended(err)
 		for {
 			if pause(ctx, rand.N(comeBack)) != nil {
 				return
@@ -222,6 +231,7 @@ func (t *talk) begin(ctx context.Context) error {
 			select {
 			case t.people[n%len(t.people)].say <- spoken{intended, n}:
 			case <-ctx.Done():
+				t.blame("message not said: no connection")
 			}
 		})
 	})
@@ -231,6 +241,7 @@ func (t *talk) begin(ctx context.Context) error {
 // quiet waits until all have heard what was said, or nothing comes any more.
 func (t *talk) quiet() {
 	t.hush()
+	defer time.AfterFunc(hung, t.stop).Stop() // where there is no site any more, nobody takes what is to be said
 	t.spoken.Wait()
 	for deadline := time.Now().Add(hung); time.Now().Before(deadline) && !t.allHeard(); {
 		time.Sleep(comeBack / 2)
@@ -294,9 +305,9 @@ type person struct {
 	current, next *websocket.Conn
 	store         string
 	cursor        int64
-	known         bool // the cursor is one
+	known         bool                      // the cursor is one
+	highest       map[*websocket.Conn]int64 // number that came on a connection
 	unacked       []said
-	when          map[string]time.Time
 	last          time.Time // when something was heard last
 
 	counting sync.Mutex
@@ -347,7 +358,9 @@ func (p *person) read(ctx context.Context, at *websocket.Conn) {
 }
 
 func (p *person) live(ctx context.Context) {
-	p.when = map[string]time.Time{}
+	p.highest = map[*websocket.Conn]int64{}
+	ask := time.NewTicker(askEvery)
+	defer ask.Stop()
 	for {
 		say := p.say
 		if p.current == nil {
@@ -363,6 +376,10 @@ func (p *person) live(ctx context.Context) {
 			return
 		case s := <-say:
 			p.speak(s)
+		case <-ask.C:
+			if p.current != nil {
+				_ = p.current.WriteJSON(said{T: "ping"}) // else reading fails, too
+			}
 		case a := <-p.arrivals:
 			p.take(ctx, a)
 		}
@@ -401,10 +418,10 @@ func (p *person) take(ctx context.Context, a arrival) {
 			close(p.ready)
 		}
 	case "ev":
-		p.hear(f)
+		p.hear(a.from, f)
 	case "fill":
 		for _, m := range f.Messages {
-			p.hear(m)
+			p.hear(a.from, m)
 		}
 	case "ack":
 		p.unacked = slices.DeleteFunc(p.unacked, func(u said) bool { return u.CID == f.CID })
@@ -417,8 +434,8 @@ func (p *person) take(ctx context.Context, a arrival) {
 
 // lost comes back after a connection ended that was not left.
 func (p *person) lost(ctx context.Context, a arrival) {
-	end := code(a.err)
 	a.from.Close()
+	delete(p.highest, a.from)
 	if a.from == p.next {
 		p.next = nil
 		if p.current != nil {
@@ -432,9 +449,7 @@ func (p *person) lost(ctx context.Context, a arrival) {
 	if ctx.Err() != nil {
 		return
 	}
-	if p.closed(end); bad(end) {
-		p.blame("closed with " + end)
-	}
+	p.ended(a.err)
 	if p.next == nil {
 		p.again(ctx)
 	}
@@ -462,6 +477,7 @@ func (p *person) promote() {
 		bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
 		_ = p.current.WriteControl(websocket.CloseMessage, bye, time.Now().Add(hung)) // or it is gone already
 		p.current.Close()
+		delete(p.highest, p.current)
 	}
 	p.current, p.next = p.next, nil
 	for _, f := range p.unacked {
@@ -469,8 +485,14 @@ func (p *person) promote() {
 	}
 }
 
-// hear takes a message: what came on the old connection and on the new is one.
-func (p *person) hear(m said) {
+// hear takes a message: what came on the old connection and on the new is one, and
+// what comes twice on one of them is none.
+func (p *person) hear(from *websocket.Conn, m said) {
+	if m.Seq <= p.highest[from] {
+		p.blame("message again or out of order on one connection")
+		return
+	}
+	p.highest[from] = m.Seq
 	if m.Seq <= p.cursor {
 		return
 	}
