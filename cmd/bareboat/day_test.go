@@ -25,6 +25,12 @@ func TestADayWithAProject(t *testing.T) {
 	text = append(text, `
     secrets: [key]
     configs: [{source: greeting, target: /etc/greeting}]
+  side:
+    image: localhost/bareboat/side:latest
+    network_mode: "service:chat"
+    environment: {CHATD_LISTEN: "127.0.0.1:8099"}
+    tmpfs: ["/data:mode=1777"]
+    x-bareboat: {recipe: chat/image.yaml}
 secrets: {key: {environment: KEY}}
 configs: {greeting: {content: "ahoy"}}
 x-bareboat:
@@ -76,6 +82,12 @@ x-bareboat:
 		t.Errorf("status prints\n%s", out)
 	}
 
+	stdout, _ = c.run("ps")
+	everything, _ := c.run("ps", "--all")
+	if strings.Contains(stdout, "-r2") || strings.Count(stdout, "\n") != 3 || !strings.Contains(strings.Join(strings.Fields(everything), " "), c.name+"-chat-r2 kept") {
+		t.Errorf("ps prints\n%s\nand with --all\n%s", stdout, everything)
+	}
+
 	out, err = c.same(env, "run", "chat", "version")
 	if err != nil || !strings.HasPrefix(out, "chatd ") {
 		t.Errorf("run: %v\n%s", err, out)
@@ -96,6 +108,10 @@ x-bareboat:
 	}
 	if out, _ := c.run("events", "--since", "5m", "--follow=false"); !strings.Contains(out, "container start "+c.name+"-chat-r1-chat") {
 		t.Errorf("events prints\n%s", out)
+	}
+
+	if state := podman(t, "inspect", "--format", "{{.State.Status}}", c.name+"-chat-r1-side"); state != "running" {
+		t.Errorf("the sidecar in the chat's pod is %s", state)
 	}
 
 	// What is secret is in a file of the container, and nowhere to be read.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -137,33 +136,11 @@ func TestNobodyNoticesAReleaseOrTheWayBack(t *testing.T) {
 	c.checkClientAddress()
 }
 
-// checkClientAddress comes from another address of the loopback: the chat, which
-// has no network interface but a loopback of its own, logs that one.
+// checkClientAddress looks for the client's own address in the log of a chat that has
+// no network interface but a loopback of its own.
 func (c *changing) checkClientAddress() {
 	c.t.Helper()
-	client := http.Client{Transport: &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.77")}}).DialContext}}
-	req, err := http.NewRequest(http.MethodGet, c.url("/ws"), nil)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for name, value := range map[string]string{
-		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-		"Sec-WebSocket-Protocol": "chat.v1",
-	} {
-		req.Header.Set(name, value)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		c.t.Fatalf("the handshake is answered %s", resp.Status)
-	}
-	c.await("the client's address in the chat's log", func() bool {
-		out, err := exec.Command("podman", "logs", c.name+"-chat-r1-chat").CombinedOutput()
-		return err == nil && strings.Contains(string(out), `"addr":"127.0.0.77"`)
-	})
+	c.checkLogs()
 	pid := podman(c.t, "inspect", "--format", "{{.State.Pid}}", c.name+"-chat-r1-chat")
 	interfaces := podman(c.t, "unshare", "cat", "/proc/"+pid+"/net/dev")
 	if n := strings.Count(interfaces, ":"); n != 1 || !strings.Contains(interfaces, "lo:") {

@@ -40,10 +40,7 @@ before: one that was changed is told of.`,
 				return err
 			}
 			if asJSON {
-				if list == nil {
-					list = []pipeline.Past{}
-				}
-				return a.printJSON(list)
+				return a.printJSON(orEmpty(list))
 			}
 			w := table(a.stdout)
 			fmt.Fprintln(w, "RELEASE\tSTATE\tWHEN\tWHO\tWHAT\tREVISION\tIMAGES\tSECONDS")
@@ -223,10 +220,7 @@ func (a *app) stats() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				if list == nil {
-					list = []pods.Stats{}
-				}
-				return a.printJSON(list)
+				return a.printJSON(orEmpty(list))
 			}
 			w := table(a.stdout)
 			fmt.Fprintln(w, "CONTAINER\tCPU %\tMEMORY\tLIMIT\tNET IN\tNET OUT\tPIDS")

@@ -20,36 +20,42 @@ import (
 )
 
 func (a *app) ps() *cobra.Command {
-	var asJSON bool
+	var asJSON, all bool
 	c := &cobra.Command{
 		Use:   "ps [SERVICE…]",
-		Short: "List the project's pods",
+		Short: "List the project's pods; with --all also those that are kept for a rollback",
 		RunE: func(c *cobra.Command, args []string) error {
 			p, _, err := a.pipeline(c.Context())
 			if err != nil {
 				return err
 			}
-			all, err := p.PS(c.Context(), args)
+			list, err := p.PS(c.Context(), args, all)
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				if all == nil {
-					all = []pipeline.Running{}
-				}
-				return a.printJSON(all)
+				return a.printJSON(orEmpty(list))
 			}
 			w := table(a.stdout)
 			fmt.Fprintln(w, "SERVICE\tRELEASE\tPOD\tSTATE\tHEALTH\tIMAGE\tSINCE")
-			for _, r := range all {
+			for _, r := range list {
 				fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", r.Service, r.Release, r.Pod, r.State,
 					dash(r.Health), shortImage(r.Image), created(r.Started))
 			}
 			return w.Flush()
 		},
 	}
+	c.Flags().BoolVarP(&all, "all", "a", false, "also pods that are kept, stopped, for a rollback")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return a.services(c, 0)
+}
+
+// orEmpty has a list without items be one in JSON, too.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 func dash(s string) string {

@@ -133,3 +133,26 @@ func isHonoured(p tree.Path) bool {
 		return true
 	})
 }
+
+// Whatever stands under x-bareboat is read, or refused in one line that names a key.
+func FuzzExtension(f *testing.F) {
+	f.Add("keep", "3", "drain", "signal", "SIGUSR1")
+	f.Add("hooks", "make", "check", "path", "/readyz")
+	f.Add("registry", "::", "drain", "request", "POST /\n")
+	f.Add("keep", "-1", "listen", "socket", "/run/{release}/{replica}.sock")
+	f.Fuzz(func(t *testing.T, projectKey, projectValue, key, inner, value string) {
+		p := &Project{}
+		errs := []error{p.decode(map[string]any{projectKey: projectValue})}
+		_, err := decodeService(map[string]any{key: map[string]any{inner: value}})
+		errs = append(errs, err)
+		_, err = decodeService(map[string]any{key: value})
+		for _, err := range append(errs, err) {
+			if err == nil {
+				continue
+			}
+			if text := (&Error{Err: err}).Error(); strings.Contains(text, "\n") || !strings.Contains(text, extensionKey) {
+				t.Errorf("error is %q", text)
+			}
+		}
+	})
+}

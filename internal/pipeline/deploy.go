@@ -82,7 +82,7 @@ func (p *Pipeline) Rollback(ctx context.Context, to int) (out Released, err erro
 // carryOut carries out the plan of a release, with the project's hooks, and writes
 // down that it did.
 func (p *Pipeline) carryOut(ctx context.Context, w *workplace, plan release.Plan, images []Image, puller *puller, doing string) (Released, error) {
-	out := Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.URL(), Images: images}
+	out := Released{Release: plan.Serving, Changed: !plan.Empty(), URL: p.URL(), Images: append([]Image{}, images...)}
 	if plan.Empty() {
 		return out, nil
 	}

@@ -55,11 +55,30 @@ type Running struct {
 	pod pods.Pod
 }
 
-// PS lists the pods of services, or of all, newest release of a service first.
-func (p *Pipeline) PS(ctx context.Context, services []string) (out []Running, err error) {
-	err = p.withPodman(ctx, func(podman *pods.Podman) error {
-		out, err = p.running(ctx, podman, services)
-		return err
+// PS lists the pods of services, or of all, newest release of a service first: those
+// that run, and those that should; with all also those that are kept for a rollback,
+// whose state is "kept".
+func (p *Pipeline) PS(ctx context.Context, services []string, all bool) (out []Running, err error) {
+	err = p.at(ctx, func(w *workplace) error {
+		list, err := p.running(ctx, w.podman, services)
+		if err != nil {
+			return err
+		}
+		records, err := w.edge.Records()
+		if err != nil {
+			return err
+		}
+		rec, recorded := records.Find(records.Serving)
+		for _, r := range list {
+			kept := recorded && !rec.Has(r.Pod) && !someRun(r.pod)
+			if kept && records.Needs(r.Pod) {
+				r.State = StateKept
+			}
+			if !kept || all {
+				out = append(out, r)
+			}
+		}
+		return nil
 	})
 	return out, err
 }

@@ -154,8 +154,8 @@ func (d *Deployer) Run(ctx context.Context, p Plan) error {
 			continue
 		}
 		d.report(Event{Step: s, State: Failed, Err: err})
-		if s.Action == Dismiss && ctx.Err() == nil {
-			continue // one that cannot be told is stopped all the same
+		if courtesy := s.Action == Dismiss || s.Action == Settle; courtesy && ctx.Err() == nil {
+			continue // who cannot be told, or looked at, is stopped within the grace all the same
 		}
 		if i > last {
 			return fmt.Errorf("%s: %w", s, err)

@@ -83,6 +83,11 @@ func TestFailAtEveryCall(t *testing.T) {
 				w := running(t)
 				w.fail = n
 				_, err := w.deploy(t, d)
+				if err == nil && n <= len(w.calls) { // done all the same
+					w.fail = 0
+					check(t, w, d)
+					continue
+				}
 				if err == nil {
 					if n < 5 {
 						t.Fatalf("only %d calls", n)

@@ -363,21 +363,30 @@ func stricter(a, b string) string {
 	return FailureRollback
 }
 
-// makeRoom stops the old pods of a batch, before the next is started beside
-// those that are left.
+// makeRoom stops the old pods of a batch, before the next is started beside those
+// that are left.
 func (p *planner) makeRoom(batch int) {
 	var delay time.Duration
+	var leaving []pod
 	for _, c := range p.chosen {
 		if c.batch != batch || !c.changes() {
 			continue
 		}
 		for _, old := range c.old {
-			if active(old) {
-				p.drainOne(old)
-				p.add(Step{Action: Retire, Service: c.Name, Name: old.Name, slot: c.slot()})
+			if active(old) && !p.retired(old.Name) {
+				leaving = append(leaving, old)
 			}
 		}
 		delay = max(delay, p.policy(c.Service).Delay)
+	}
+	for _, old := range leaving {
+		p.drainOne(old)
+	}
+	if edge, live := p.liveEdge(); live && p.told != nil {
+		p.settle(edge, leaving)
+	}
+	for _, old := range leaving {
+		p.add(Step{Action: Retire, Service: old.service, Name: old.Name, slot: slot{old.service, old.replica}})
 	}
 	if delay > 0 {
 		p.add(Step{Action: Pause, Name: delay.String(), wait: delay})

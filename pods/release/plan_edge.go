@@ -319,14 +319,20 @@ func (p *planner) drain() {
 	if !ok || edge.changes() {
 		return // the old edge ends by itself when they have gone
 	}
+	p.settle(edge.keep.Containers[0].Name, slices.DeleteFunc(p.old(), func(old pod) bool { return !active(old) || p.retired(old.Name) }))
+}
+
+// settle waits until no connection leads to those of the pods that are backends, or
+// their grace is over.
+func (p *planner) settle(edge string, leaving []pod) {
 	wait := time.Duration(0)
-	for _, old := range p.old() {
-		if old.upstream != "" && active(old) && !p.retired(old.Name) {
+	for _, old := range leaving {
+		if old.upstream != "" {
 			wait = max(wait, p.grace(old))
 		}
 	}
 	if wait > 0 {
-		p.add(Step{Action: Settle, Name: "what is old", edge: edge.keep.Containers[0].Name, wait: wait})
+		p.add(Step{Action: Settle, Name: "what is old", edge: edge, wait: wait})
 	}
 }
 

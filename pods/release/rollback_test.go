@@ -159,7 +159,7 @@ func TestRollbackFails(t *testing.T) {
 	for n := 1; ; n++ {
 		w.fail = n
 		_, err := w.rollback(t, 0)
-		if err == nil {
+		if err == nil && n > len(w.calls) {
 			break
 		}
 		var failed *release.FailedError
@@ -168,7 +168,7 @@ func TestRollbackFails(t *testing.T) {
 			if _, err := w.rollback(t, 2); err != nil {
 				t.Fatal(err)
 			}
-		} else if !errors.As(err, &failed) || failed.Undo != nil {
+		} else if !errors.As(err, &failed) || failed.Undo != nil { // only after it is recorded may a failure be let pass
 			t.Errorf("call %d: %v", n, err)
 		}
 		if got := w.state(); got != before {
@@ -230,11 +230,6 @@ func TestKeep(t *testing.T) {
 		if len(w.records.List) != min(n, 3) || len(w.secrets) != min(n, 3) {
 			t.Errorf("after release %d: %d records, %d secrets", n, len(w.records.List), len(w.secrets))
 		}
-		for _, rec := range w.records.List {
-			if data := rec.Desired.Secrets[0].Data; n > 1 && len(data) != 0 && rec.Release != n {
-				t.Logf("record %d holds %d bytes in memory", rec.Release, len(data))
-			}
-		}
 	}
 	for _, name := range []string{"shop-chat-r3", "shop-chat-r4", "shop-chat-r5", "shop-worker-r3"} {
 		if _, there := w.pods[name]; !there {
@@ -270,6 +265,7 @@ wait for shop-api-r2-2
 preview shop-api-r2-2
 tell the edge: chat is at unix:/sockets/1.sock, api is at 127.0.0.1:22860 and 127.0.0.1:22861 and 127.0.0.1:22859, release 2
 switch to release 2
+wait for the clients of what is old
 stop and keep shop-api-r1
 stop and keep shop-api-r1-2
 start shop-api-r2-3
@@ -315,8 +311,12 @@ func TestBatchFails(t *testing.T) {
 		if n > 1000 {
 			t.Fatal("it never succeeds")
 		}
-		if _, err := w.deploy(t, replicated("2", "")); err == nil {
+		if _, err := w.deploy(t, replicated("2", "")); err == nil && n > len(w.calls) {
 			break
+		} else if err == nil {
+			w.fail = 0
+			check(t, w, replicated("2", ""))
+			continue
 		}
 		if slices.Contains(w.calls, "record 2") {
 			continue
@@ -494,4 +494,20 @@ func TestHook(t *testing.T) {
 	if plan := w.plan(t, d); !plan.Empty() {
 		t.Errorf("still to do: %s", plan)
 	}
+}
+
+// An edge whose processes cannot be looked at is no reason to leave a release half
+// done.
+func TestEdgeThatCannotBeLookedAt(t *testing.T) {
+	w, d := running(t), project(map[string]string{"chat": "2"})
+	w.atCall = func(call string) {
+		if strings.HasPrefix(call, "settled ") {
+			w.fail = len(w.calls)
+		}
+	}
+	if _, err := w.deploy(t, d); err != nil {
+		t.Fatal(err)
+	}
+	w.atCall, w.fail = nil, 0
+	check(t, w, d)
 }
