@@ -148,6 +148,32 @@ func (c *changing) checkClientAddress() {
 	}
 }
 
+// The edge itself is replaced, again and again, and gone back to, while people ask and
+// talk: nobody is refused, and nobody loses a message.
+func TestTheEdgeIsReplaced(t *testing.T) {
+	c := newChanging(t)
+	text := "services:\n  proxy:\n    environment: {MARK: \"${MARK}\"}\n"
+	if err := os.WriteFile(c.override, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.must(c.release(nil, "up"))
+	deploy := strings.Join(c.command(t.Context(), "-f", c.override).Args, " ")
+	script := "for i in a b c; do MARK=$i " + deploy + " deploy || exit 1; done; " + deploy + " rollback"
+	out, err := c.same(nil, "verify", "zero-downtime", "--url", strings.TrimSuffix(c.url(""), "/"), "--rate", "60", "--get", "/r/harbour",
+		"--chat", "/ws", "--clients", "20", "--rooms", "2", "--messages", "40", "--", "sh", "-c", script)
+	if err != nil {
+		t.Errorf("people notice: %v\n%s", err, out)
+	}
+	for _, said := range []string{"close the doors of " + c.name + "-proxy-r3", "release 3 serves", "80 moves"} {
+		if !strings.Contains(out, said) {
+			t.Errorf("it does not say %q:\n%s", said, out)
+		}
+	}
+	if running := podman(t, "pod", "ps", "--filter", "name="+c.name+"-proxy", "--filter", "status=running", "--format", "{{.Name}}"); running != c.name+"-proxy-r3" {
+		t.Errorf("these edges run: %q", running)
+	}
+}
+
 // Two deployers at the same moment: one waits its turn by ending with exit code 6,
 // or comes after the other; what runs is of one of the two alone.
 func TestTwoDeployers(t *testing.T) {

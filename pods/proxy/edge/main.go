@@ -34,6 +34,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -103,7 +104,8 @@ func read(pattern string) (told, error) {
 		for line := range bytes.Lines(text) {
 			if self, ok := bytes.CutPrefix(line, []byte(mark)); ok {
 				var t told
-				return t, json.Unmarshal(self, &t)
+				err := json.Unmarshal(self, &t)
+				return t, err
 			}
 		}
 	}
@@ -115,7 +117,7 @@ func run() (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	e := edge{args: os.Args[1:], told: t, left: make(chan struct{})}
+	e := &edge{args: os.Args[1:], told: t, left: make(chan struct{})}
 	if err := e.open(); err != nil {
 		return 1, err
 	}
@@ -133,7 +135,8 @@ func run() (int, error) {
 type edge struct {
 	args    []string
 	told    told
-	sockets []int // that nginx listens on
+	mu      sync.Mutex // over sockets
+	sockets []int      // that nginx listens on; none once the doors are closed
 
 	nginx *os.Process
 	ended chan error    // of nginx
@@ -182,7 +185,7 @@ func (e *edge) meet() {
 	for {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: e.told.meeting(), Net: "unix"})
 		if err == nil {
-			go answer(l, e.told, e.sockets)
+			go e.answer(l)
 			<-e.left
 			l.Close()
 			return
@@ -244,7 +247,7 @@ func received(rights []byte) ([]int, error) {
 }
 
 // answer hands the sockets to every edge that asks, until the meeting is closed.
-func answer(meeting *net.UnixListener, t told, sockets []int) {
+func (e *edge) answer(meeting *net.UnixListener) {
 	for {
 		c, err := meeting.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
@@ -254,21 +257,23 @@ func answer(meeting *net.UnixListener, t told, sockets []int) {
 			time.Sleep(again) // out of files, perhaps
 			continue
 		}
-		if err := hand(c, t, sockets); err != nil {
+		if err := e.hand(c); err != nil {
 			fmt.Fprintln(os.Stderr, "edge: hand the sockets over:", err)
 		}
 		c.Close()
 	}
 }
 
-func hand(c *net.UnixConn, t told, sockets []int) error {
+func (e *edge) hand(c *net.UnixConn) error {
 	if err := sameUser(c); err != nil {
 		return err
 	}
 	if err := c.SetDeadline(time.Now().Add(askTimeout)); err != nil {
 		return err
 	}
-	_, _, err := c.WriteMsgUnix([]byte(t.address()), syscall.UnixRights(sockets...), nil)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, _, err := c.WriteMsgUnix([]byte(e.told.address()), syscall.UnixRights(e.sockets...), nil)
 	return err
 }
 
@@ -371,6 +376,8 @@ func (e *edge) endedOrNever() <-chan error {
 
 // leave closes the doors: another edge has the sockets, too, or nobody needs them.
 func (e *edge) leave(s syscall.Signal) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.sockets != nil {
 		close(e.left)
 	}
